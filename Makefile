@@ -1,0 +1,41 @@
+# Two commands do all on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+OUT    ?= demo_output
+
+.PHONY: demo test lint science benchmarks clean
+.DEFAULT_GOAL := demo
+
+# Without a GPU the small CPU build of torch spares some GB; the package itself pins nothing.
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	@if ! command -v nvidia-smi >/dev/null 2>&1 && [ "$$(uname)" = Linux ]; then \
+	  $(BIN)/pip install --quiet "torch==2.13.0+cpu" 2>/dev/null \
+	  || $(BIN)/pip install --quiet --retries 0 --timeout 10 torch --index-url https://download.pytorch.org/whl/cpu 2>/dev/null \
+	  || echo "no CPU build of torch found: installing the default one"; fi
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/scdisent demo --out $(OUT)
+
+test: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not science"
+
+science: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m science
+
+benchmarks: $(VENV)/.ready
+	$(BIN)/scdisent bench invariance --out docs/benchmarks
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist
