@@ -1,0 +1,22 @@
+"""How cells reach a model: setup, checks, loaders."""
+
+from scdisent.data._cells import CellLoader, CellTable, TensorTable
+from scdisent.data._checks import check_likelihood, expression_of, inspect_expression, layer_name
+from scdisent.data._datamodules import ResidentDataModule, split_cells
+from scdisent.data._fields import check_setup, scvi_fields
+from scdisent.data._query import query_table
+
+__all__ = [
+    "CellLoader",
+    "CellTable",
+    "ResidentDataModule",
+    "TensorTable",
+    "check_likelihood",
+    "check_setup",
+    "expression_of",
+    "inspect_expression",
+    "layer_name",
+    "query_table",
+    "scvi_fields",
+    "split_cells",
+]

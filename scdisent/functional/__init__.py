@@ -1,0 +1,41 @@
+"""Pure functions of tensors: likelihoods, divergences, penalties, games."""
+
+from scdisent.functional._adversarial import (
+    GAMES,
+    confusion_game,
+    critic_cross_entropy,
+    entropy_game,
+    zero_sum_game,
+)
+from scdisent.functional._counts import (
+    negative_binomial,
+    poisson,
+    zero_inflated_negative_binomial,
+)
+from scdisent.functional._kl import gaussian_kl
+from scdisent.functional._moments import class_means, hsic, mmd
+from scdisent.functional._sparse import (
+    SparseCells,
+    csr_tensor,
+    log1p_normalised,
+    sparse_linear,
+)
+
+__all__ = [
+    "GAMES",
+    "SparseCells",
+    "class_means",
+    "confusion_game",
+    "critic_cross_entropy",
+    "csr_tensor",
+    "entropy_game",
+    "gaussian_kl",
+    "hsic",
+    "log1p_normalised",
+    "mmd",
+    "negative_binomial",
+    "poisson",
+    "sparse_linear",
+    "zero_inflated_negative_binomial",
+    "zero_sum_game",
+]

@@ -1,0 +1,23 @@
+"""Building blocks: encoders, decoders, likelihood heads, priors, adversaries."""
+
+from scdisent.nn._adversaries import READS, Adversary, balanced_weights
+from scdisent.nn._cells import Cells
+from scdisent.nn._decoders import Decoder
+from scdisent.nn._encoders import GaussianEncoder
+from scdisent.nn._likelihoods import LIKELIHOODS, CountLikelihood, Likelihood, likelihood_class
+from scdisent.nn._priors import PRIORS, specific_prior
+
+__all__ = [
+    "LIKELIHOODS",
+    "PRIORS",
+    "READS",
+    "Adversary",
+    "Cells",
+    "CountLikelihood",
+    "Decoder",
+    "GaussianEncoder",
+    "Likelihood",
+    "balanced_weights",
+    "likelihood_class",
+    "specific_prior",
+]

@@ -1,0 +1,84 @@
+"""One registration for every model: the scvi-tools fields that setup builds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from anndata import AnnData
+from scvi.data import fields
+
+from scdisent._constants import KEYS
+from scdisent._errors import SetupError
+from scdisent.data._checks import (
+    check_columns,
+    check_condition,
+    check_expression,
+    check_names,
+    warn_if_confounded,
+)
+
+
+def check_setup(
+    adata: AnnData,
+    *,
+    condition_key: str,
+    control: str | None,
+    layer: str | None,
+    single_columns: dict[str, str | None],
+    categorical_covariate_keys: Sequence[str] | None,
+    continuous_covariate_keys: Sequence[str] | None,
+) -> None:
+    """Everything that can be wrong with the input, before the AnnData is touched."""
+    if adata.is_view:
+        msg = "adata is a view of another AnnData. Run adata = adata.copy() before setup."
+        raise SetupError(msg)
+    check_names(adata)
+    listed = [*(categorical_covariate_keys or []), *(continuous_covariate_keys or [])]
+    check_columns(
+        adata,
+        {
+            "condition_key": condition_key,
+            **single_columns,
+            **{f"covariate {key}": key for key in listed},
+        },
+    )
+    check_condition(adata.obs[condition_key], control=control)
+    _check_size_factor(adata, single_columns["size_factor_key"])
+    check_expression(adata, layer=layer)
+    nuisance = [single_columns["batch_key"], single_columns["sample_key"]]
+    others = [key for key in [*nuisance, *(categorical_covariate_keys or [])] if key]
+    warn_if_confounded(adata.obs, condition_key=condition_key, others=others)
+
+
+def _check_size_factor(adata: AnnData, key: str | None) -> None:
+    if key is not None and not (np.asarray(adata.obs[key], dtype=float) > 0).all():
+        msg = f"size_factor_key={key!r} must be positive in every cell. Check adata.obs[{key!r}]."
+        raise SetupError(msg)
+
+
+def scvi_fields(
+    *,
+    condition_key: str,
+    layer: str | None,
+    labels_key: str | None,
+    batch_key: str | None,
+    sample_key: str | None,
+    size_factor_key: str | None,
+    categorical_covariate_keys: Sequence[str] | None,
+    continuous_covariate_keys: Sequence[str] | None,
+) -> list[fields.BaseAnnDataField]:
+    """Fields in scvi-tools' own names where it has one; the condition takes the labels slot."""
+    found = [
+        # Never "corrected" in place: that would rewrite the user's X.
+        fields.LayerField(KEYS.X, layer, is_count_data=False, correct_data_format=False),
+        fields.CategoricalObsField(KEYS.BATCH, batch_key),
+        fields.CategoricalObsField(KEYS.CONDITION, condition_key),
+        fields.CategoricalJointObsField(KEYS.CATEGORICAL_COVARIATES, categorical_covariate_keys),
+        fields.NumericalJointObsField(KEYS.CONTINUOUS_COVARIATES, continuous_covariate_keys),
+    ]
+    if labels_key is not None:
+        found.append(fields.CategoricalObsField(KEYS.CELL_TYPE, labels_key))
+    if sample_key is not None:
+        found.append(fields.CategoricalObsField(KEYS.SAMPLE, sample_key))
+    if size_factor_key is not None:
+        found.append(fields.NumericalObsField(KEYS.SIZE_FACTOR, size_factor_key))
+    return found

@@ -1,0 +1,119 @@
+"""Query cells: any AnnData, matched to a model's genes and levels by name."""
+
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scdisent._constants import KEYS
+from scdisent._errors import InputDataError, ScDisentWarning, SetupError, UnseenLevelError
+from scdisent.data import _registry as reg
+from scdisent.data._cells import CellTable, column_array, expression_array
+from scdisent.data._checks import (
+    ExpressionReport,
+    expression_of,
+    inspect_expression,
+    layer_name,
+)
+
+_ADVICE = {
+    KEYS.CONDITION: (
+        "Cells of an unseen condition have an invariant code (representation='invariant' needs no "
+        "condition); everything else needs a condition of training."
+    ),
+    KEYS.BATCH: "Name the training batch to decode as: transform_batch=...",
+    KEYS.CATEGORICAL_COVARIATES: "Covariates enter the decoders, so they must be of training.",
+}
+
+
+def query_table(
+    adata: AnnData,
+    registry: Mapping[str, Any],
+    *,
+    check: Callable[[ExpressionReport], None],
+    fields: Collection[str] = (),
+) -> CellTable:
+    """Read cells of any AnnData as a model's registry describes them.
+
+    Only the expression layer and ``fields`` are read, so an invariant code needs no condition
+    column. Genes are matched by name: another order and extra genes are put right (extra ones with
+    a warning), missing ones are refused. ``check`` holds the values against the likelihood.
+    """
+    layer = reg.setup_argument(registry, "layer")
+    genes = _matched_genes(adata.var_names, reg.gene_names(registry))
+    x = expression_of(adata, layer)
+    x = x.to_memory() if adata.isbacked else x
+    x = x if genes is None else x[:, genes]
+    check(inspect_expression(x, where=layer_name(layer)))
+    columns = {
+        key: _column(adata.obs, registry, key) for key in fields if reg.is_registered(registry, key)
+    }
+    return CellTable(expression_array(x), columns)
+
+
+def _matched_genes(found: pd.Index, expected: NDArray[np.object_]) -> NDArray[np.intp] | None:
+    """Positions of the model's genes in the query; None where they already stand in order."""
+    if len(found) == len(expected) and (found == expected).all():
+        return None
+    if not found.is_unique:
+        msg = "var_names of the query are not unique. Run: adata.var_names_make_unique()."
+        raise SetupError(msg)
+    positions = found.get_indexer(expected)
+    missing = expected[positions < 0]
+    if len(missing):
+        shown = ", ".join(map(str, missing[:5]))
+        msg = (
+            f"the query lacks {len(missing):,} of the model's {len(expected):,} genes (such as "
+            f"{shown}). Pass all genes of training; absent counts cannot be read as zeros."
+        )
+        raise InputDataError(msg)
+    n_extra = len(found) - len(expected)
+    if n_extra:
+        msg = f"{n_extra:,} genes of the query are not in the model and were left out."
+        warnings.warn(msg, ScDisentWarning, stacklevel=5)
+    return positions
+
+
+def _column(obs: pd.DataFrame, registry: Mapping[str, Any], key: str) -> NDArray[np.generic]:
+    """Codes or numbers of one field for the query's cells."""
+    names = reg.setup_argument(registry, reg.ARGUMENT_OF[key])
+    if names is None:  # setup made a constant column
+        return np.zeros((len(obs), 1), dtype=np.int64)
+    if key == KEYS.CATEGORICAL_COVARIATES:
+        mappings = reg.joint_levels(registry)
+        return np.column_stack([_codes(obs, name, mappings[name], key) for name in names])
+    if key == KEYS.CONTINUOUS_COVARIATES:
+        return column_array(_need(obs, names).to_numpy(dtype=np.float32))
+    if key == KEYS.SIZE_FACTOR:
+        return column_array(_need(obs, [names]).to_numpy(dtype=np.float32))
+    return _codes(obs, names, reg.levels(registry, key), key)[:, None]
+
+
+def _need(obs: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    missing = [name for name in names if name not in obs]
+    if missing:
+        msg = (
+            f"the query has no obs column {missing} that the model was set up with. "
+            f"Found: {sorted(map(str, obs.columns))}."
+        )
+        raise SetupError(msg)
+    return obs[names]
+
+
+def _codes(
+    obs: pd.DataFrame, name: str, known: NDArray[np.object_], key: str
+) -> NDArray[np.int64]:
+    values = _need(obs, [name])[name]
+    codes = pd.Index(known).get_indexer(values.to_numpy())
+    if (codes < 0).any():
+        unseen = sorted({str(value) for value in values[codes < 0]})
+        msg = (
+            f"obs[{name!r}] of the query holds levels that were not in training: {unseen[:5]}. "
+            f"Known: {[str(level) for level in known][:10]}. {_ADVICE.get(key, '')}"
+        )
+        raise UnseenLevelError(msg)
+    return codes.astype(np.int64)

@@ -1,0 +1,424 @@
+"""What all models share: setup, training, reading cells."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from scvi import settings
+from scvi.data import AnnDataManager
+from scvi.dataloaders import DataSplitter
+from scvi.model.base import BaseModelClass
+from scvi.train import TrainRunner
+
+from scdisent._constants import KEYS
+from scdisent._errors import NotTrainedError, OptionError, SetupError, TrainingDivergedError
+from scdisent.data import (
+    CellLoader,
+    CellTable,
+    ResidentDataModule,
+    TensorTable,
+    check_likelihood,
+    check_setup,
+    expression_of,
+    inspect_expression,
+    layer_name,
+    query_table,
+    scvi_fields,
+)
+from scdisent.data import _registry as reg
+from scdisent.model._files import load_folder, save_folder
+from scdisent.module import DisentModule
+from scdisent.train import BestEpoch, DivergenceGuard, PlayersPlan
+
+GETTER_BATCH_SIZE = 1024
+
+
+class DisentModel(BaseModelClass):
+    """Base of the user classes.
+
+    A family gives ``_module_cls``, its latent blocks and its training defaults.
+    """
+
+    _module_cls: ClassVar[type[DisentModule]]
+    _training_plan_cls = PlayersPlan
+    _train_runner_cls = TrainRunner
+    _data_splitter_cls = DataSplitter
+    _fields_to_encode: ClassVar[Mapping[str, Sequence[str]]]
+    """Fields that each representation reads beside the expression."""
+
+    module: DisentModule
+    likelihood: str
+
+    # ------------------------------------------------------------------ setup
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        condition_key: str,
+        control: str | None = None,
+        layer: str | None = None,
+        labels_key: str | None = None,
+        batch_key: str | None = None,
+        sample_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        source_registry: dict[str, Any] | None = None,
+    ) -> None:
+        """Register an AnnData; ``adata.X`` and the user's columns stay as they are.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes. Only scvi-tools' own ``_scvi_*`` columns and keys are added.
+        condition_key
+            Column of what the invariant block must not know: treatment, disease, species.
+        control
+            Level of ``condition_key`` that serves as reference.
+        layer
+            Layer with the values the likelihood is for; None: ``X``.
+        labels_key
+            Cell type. Never needed to train; used to compare conditions within a type and to
+            score.
+        batch_key
+            Technical batch. Enters decoders only.
+        sample_key
+            Donor or replicate; splits and intervals are made over it.
+        size_factor_key
+            Positive size factor used as library; None: the observed total count.
+        categorical_covariate_keys, continuous_covariate_keys
+            Further technical covariates, treated as ``batch_key``.
+        source_registry
+            Registry of another setup whose levels are to be kept.
+
+        Raises
+        ------
+        SetupError, InputDataError
+            See the messages; nothing is written in that case.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        setup_method_args["setup_args"].pop("source_registry")
+        manager = build_manager(adata, setup_method_args, source_registry=source_registry)
+        cls.register_manager(manager)
+
+    @classmethod
+    def _get_most_recent_anndata_manager(
+        cls, adata: AnnData, required: bool = False
+    ) -> AnnDataManager | None:
+        try:
+            return super()._get_most_recent_anndata_manager(adata, required=required)
+        except ValueError as error:
+            msg = (
+                "this AnnData is not set up (a copy or a subset of one that is does not count). "
+                f"Run: scdisent.setup_anndata(adata, condition_key=...). scvi-tools says: {error}"
+            )
+            raise SetupError(msg) from error
+
+    @property
+    def conditions(self) -> list[str]:
+        """Conditions of training, in the order of their codes."""
+        return [str(level) for level in reg.levels(self.registry_, KEYS.CONDITION)]
+
+    @property
+    def control(self) -> str | None:
+        """Reference condition named at setup."""
+        control = reg.setup_argument(self.registry_, "control")
+        return None if control is None else str(control)
+
+    def condition_code(self, condition: str, *, argument: str = "condition") -> int:
+        """Code of a condition; an unknown one lists those of training."""
+        if str(condition) not in self.conditions:
+            msg = (
+                f"{argument}={condition!r} was not in training, and {type(self).__name__} has no "
+                f"encoder for new conditions. Known: {self.conditions}. Train with cells of it."
+            )
+            raise OptionError(msg)
+        return self.conditions.index(str(condition))
+
+    # --------------------------------------------------------------- training
+
+    def _sizes(self) -> dict[str, Any]:
+        """Sizes that the module needs, from the registry."""
+        stats = self.summary_stats
+        mappings = reg.joint_levels(self.registry_)
+        return {
+            "n_input": stats.n_vars,
+            "n_labels": stats.n_labels,
+            "n_batch": stats.n_batch,
+            "n_cats_per_cov": [len(values) for values in mappings.values()],
+            "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
+        }
+
+    def _check_data(self) -> None:
+        """Hold the registered values against the likelihood, once."""
+        if self.adata is not None and not self.adata.isbacked:
+            layer = reg.setup_argument(self.registry_, "layer")
+            self._check_report(
+                inspect_expression(expression_of(self.adata, layer), where=layer_name(layer))
+            )
+
+    def _check_report(self, report: Any) -> None:
+        check_likelihood(report, likelihood=self.likelihood, expects=self.module.expects)
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        batch_size: int = 512,
+        early_stopping: bool = False,
+        datamodule: pl.LightningDataModule | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        keep_best: bool = True,
+        leakage_ceiling: float = 0.55,
+        seed: int | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Fit the model.
+
+        Parameters
+        ----------
+        max_epochs
+            None: as many as give about 1,500 steps, between 20 and 400.
+        accelerator, devices
+            As in Lightning.
+        train_size, validation_size
+            Shares of the cells, kept within each condition; default 0.9 and the rest.
+        batch_size
+            Cells in a minibatch. Not used with ``datamodule``.
+        early_stopping
+            Stop when the validation bound no longer improves.
+        datamodule
+            Any Lightning datamodule that yields scvi-tools' minibatches, for cells on disk.
+        plan_kwargs
+            Arguments of :class:`scdisent.train.PlayersPlan` over the preset's.
+        keep_best
+            Keep the epoch with the best validation bound among those below ``leakage_ceiling``.
+        leakage_ceiling
+            Largest area under the ROC curve of the probe that watches training.
+        seed
+            Seed of order, noise and split; None: ``scvi.settings.seed``, or 0. The caller's random
+            state is left as it was.
+        **trainer_kwargs
+            Passed to scvi-tools' trainer (``strategy``, ``precision``, ``callbacks``, ...).
+
+        Raises
+        ------
+        TrainingDivergedError
+            If the loss stopped being a number. The last good weights are restored.
+        """
+        seed = resolve_seed(seed)
+        if datamodule is None:
+            datamodule = self._make_datamodule(
+                batch_size=batch_size,
+                train_size=train_size,
+                validation_size=validation_size,
+                seed=seed,
+            )
+        max_epochs = max_epochs or default_epochs(datamodule, batch_size)
+        plan = self._training_plan_cls(self.module, **{**self._plan_defaults(), **(plan_kwargs or {})})
+        guard = DivergenceGuard()
+        callbacks = [guard, *trainer_kwargs.pop("callbacks", [])]
+        if keep_best and isinstance(datamodule, ResidentDataModule) and datamodule.n_val:
+            probe = self._make_probe(datamodule)
+            callbacks.append(
+                BestEpoch(probe, first_epoch=max_epochs // 2, ceiling=leakage_ceiling)
+            )
+            trainer_kwargs.setdefault("check_val_every_n_epoch", max(1, max_epochs // 50))
+        with torch.random.fork_rng(devices=_cuda_devices()):
+            torch.manual_seed(seed)
+            runner = self._train_runner_cls(
+                self,
+                training_plan=plan,
+                data_splitter=datamodule,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                callbacks=callbacks,
+                **trainer_kwargs,
+            )
+            runner()
+        self._after_training(datamodule, guard)
+
+    def _plan_defaults(self) -> dict[str, Any]:
+        """Arguments of the plan that belong to the model's preset."""
+        return {}
+
+    def _make_datamodule(self, *, batch_size: int, **split: Any) -> pl.LightningDataModule:
+        if self.adata is None:
+            msg = "the model has no AnnData: pass datamodule=, or build the model with adata."
+            raise SetupError(msg)
+        if self.adata.isbacked:
+            split.pop("seed")
+            return self._data_splitter_cls(self.adata_manager, batch_size=batch_size, **split)
+        return ResidentDataModule(
+            CellTable.from_manager(self.adata_manager), batch_size=batch_size, **split
+        )
+
+    def _make_probe(self, datamodule: ResidentDataModule, *, n_cells: int = 2_000) -> Any:
+        """Codes and conditions of some training and of the validation cells, on request."""
+        rng = np.random.default_rng(datamodule.seed)
+        some = rng.permutation(datamodule.train_idx)[:n_cells]
+        table = datamodule.table
+        truth = table.columns[KEYS.CONDITION][:, 0]
+
+        def probe(module: DisentModule) -> list[NDArray[np.generic]]:
+            was_training = module.training
+            module.eval()
+            parts = []
+            for index in (some, datamodule.val_idx[:n_cells]):
+                codes = self._codes_of(module, datamodule.loader(index))
+                parts += [codes, truth[index]]
+            module.train(was_training)
+            return parts
+
+        return probe
+
+    def _codes_of(self, module: DisentModule, loader: Any) -> NDArray[np.float32]:
+        """Means of the block that must not know the condition."""
+        raise NotImplementedError
+
+    def _after_training(self, datamodule: pl.LightningDataModule, guard: DivergenceGuard) -> None:
+        if guard.diverged_at is not None:
+            self.is_trained_ = guard.good_epoch is not None
+            kept = "untrained" if guard.good_epoch is None else f"those of epoch {guard.good_epoch}"
+            msg = (
+                f"the loss stopped being a finite number in epoch {guard.diverged_at}; the weights "
+                f"are now {kept}. Lower plan_kwargs={{'lr': ...}} (now {self._learning_rate()}), set "
+                "plan_kwargs={'gradient_clip': 10}, or look for extreme values in the data."
+            )
+            raise TrainingDivergedError(msg)
+
+    def _learning_rate(self) -> float:
+        return float(self._plan_defaults().get("lr", 1e-3))
+
+    # ---------------------------------------------------------- reading cells
+
+    def _need_training(self) -> None:
+        if not self.is_trained_:
+            msg = f"this {type(self).__name__} is not trained yet. Call model.train() first."
+            raise NotTrainedError(msg)
+
+    def _source(self, adata: AnnData | None) -> AnnData:
+        """AnnData that a getter reads: the one given, else the model's own."""
+        source = self.adata if adata is None else adata
+        if source is None:
+            msg = "the model was loaded without an AnnData: pass adata=."
+            raise SetupError(msg)
+        return source
+
+    def _loader(
+        self,
+        adata: AnnData | None,
+        *,
+        fields: Collection[str],
+        indices: Sequence[int] | NDArray[np.generic] | None = None,
+        batch_size: int | None = None,
+    ) -> CellLoader:
+        """Loader over cells in their order; reads only the fields that are needed."""
+        self._need_training()
+        source = self._source(adata)
+        if indices is not None:
+            source = source[np.asarray(indices)]
+        table = query_table(source, self.registry_, check=self._check_report, fields=fields)
+        return CellLoader(
+            TensorTable(table),
+            batch_size=batch_size or GETTER_BATCH_SIZE,
+            device=self.module.device,
+        )
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:  # type: ignore[override]
+        """Write the model to a folder: weights as safetensors, everything else as JSON.
+
+        The data are not saved. A manifest holds the hash of every file.
+        """
+        save_folder(self, Path(dir_path), overwrite=overwrite)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls, dir_path: str | Path, adata: AnnData | None = None, *, device: str = "cpu"
+    ) -> "DisentModel":
+        """Read a model folder; nothing in it is executed or unpickled.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        adata
+            Cells to attach; None: every getter then needs ``adata=``.
+        device
+            Where the weights go.
+
+        Raises
+        ------
+        ModelFileError
+            If a file is missing, cut, altered, of another class or of a newer format.
+        """
+        return load_folder(cls, Path(dir_path), adata=adata, device=device)
+
+    def _extra_tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors beside the weights that belong to the fitted model."""
+        return {}
+
+    def _set_extra_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Counterpart of :meth:`_extra_tensors`."""
+
+
+def build_manager(
+    adata: AnnData,
+    setup_method_args: dict[str, Any],
+    *,
+    source_registry: dict[str, Any] | None = None,
+) -> AnnDataManager:
+    """Check the input, then register its fields."""
+    arguments = dict(setup_method_args["setup_args"])
+    control = arguments.pop("control")
+    single = ("labels_key", "batch_key", "sample_key", "size_factor_key")
+    covariates = ("categorical_covariate_keys", "continuous_covariate_keys")
+    check_setup(
+        adata,
+        condition_key=arguments["condition_key"],
+        control=control,
+        layer=arguments["layer"],
+        single_columns={key: arguments[key] for key in single},
+        **{key: arguments[key] for key in covariates},
+    )
+    manager = AnnDataManager(
+        fields=scvi_fields(**arguments), setup_method_args=setup_method_args
+    )
+    manager.register_fields(adata, source_registry)
+    return manager
+
+
+def resolve_seed(seed: int | None) -> int:
+    """The seed given, else scvi-tools', else 0."""
+    if seed is None:
+        seed = settings.seed
+    return 0 if seed is None else int(seed)
+
+
+def default_epochs(datamodule: pl.LightningDataModule, batch_size: int) -> int:
+    """Epochs that give about 1,500 steps, between 20 and 400."""
+    n_cells = getattr(datamodule, "n_train", None) or getattr(datamodule, "n_obs", None)
+    if n_cells is None:
+        msg = "the datamodule has no n_obs: pass max_epochs."
+        raise OptionError(msg)
+    steps = max(1, n_cells // batch_size)
+    return int(np.clip(round(1_500 / steps), 20, 400))
+
+
+def _cuda_devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

@@ -1,0 +1,152 @@
+"""The DISCoVeR model."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from scdisent._constants import KEYS
+from scdisent._errors import OptionError, one_of
+from scdisent.model._base import DisentModel, resolve_seed
+from scdisent.model._latent_mixin import LatentMixin
+from scdisent.module import SPECIFIC, TERMS, DiscoverModule
+
+INVARIANT = "invariant"
+
+
+@dataclass(frozen=True)
+class DiscoverOptions:
+    """Architecture and game; the weights of the terms stand beside them."""
+
+    n_hidden: int = 128
+    n_layers: int = 1
+    specific_prior: str = "standard"
+    invariant_head: str = "z_condition"
+    adversary_reads: str = "z"
+    adversary_game: str = "zero_sum"
+    balanced_critic: bool = True
+    within_labels: bool | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named setting: options, weights of the terms, arguments of the training plan."""
+
+    options: DiscoverOptions
+    weights: Mapping[str, float]
+    plan: Mapping[str, Any]
+
+
+PRESETS = {
+    "default": Preset(
+        DiscoverOptions(),
+        {
+            "nll_joint": 0.8,
+            "nll_invariant": 0.2,
+            "kl_invariant": 0.05,
+            "kl_specific": 0.5,
+            "adversary": 20.0,
+            "mmd": 200.0,
+        },
+        {"n_critic_steps": 5, "lr": 1e-3},
+    ),
+    "paper": Preset(
+        DiscoverOptions(
+            specific_prior="class_mean",
+            invariant_head="z",
+            adversary_reads="reconstruction",
+            adversary_game="entropy",
+            balanced_critic=False,
+            within_labels=False,
+        ),
+        {
+            "nll_joint": 0.8,
+            "nll_invariant": 0.2,
+            "kl_invariant": 0.01,
+            "kl_specific": 0.01,
+            "adversary": 100.0,
+        },
+        {"n_critic_steps": 1, "lr": 1e-3, "weight_decay": 0.0},
+    ),
+}
+
+
+class DISCoVeR(LatentMixin, DisentModel):
+    """Doc."""
+
+    _module_cls = DiscoverModule
+    _fields_to_encode = {INVARIANT: (), SPECIFIC: (KEYS.CONDITION,)}
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        *,
+        likelihood: str = "nb",
+        n_latent: int = 10,
+        n_specific: int | None = None,
+        preset: str = "default",
+        weights: Mapping[str, float] | None = None,
+        registry: dict[str, Any] | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(adata, registry)
+        chosen = PRESETS[one_of(preset, PRESETS, "preset")]
+        self.preset, self.likelihood = preset, likelihood
+        self.options = replace_checked(chosen.options, options)
+        self.weights = merge_weights(chosen.weights, weights)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(resolve_seed(seed))
+            self.module = self._build_module(n_latent, n_specific or n_latent)
+        self._check_data()
+        self.init_params_ = self._get_init_params(locals())
+
+    def _build_module(self, n_latent: int, n_specific: int) -> DiscoverModule:
+        options = asdict(self.options)
+        within = options.pop("within_labels")
+        has_labels = KEYS.CELL_TYPE in self.registry_["field_registries"]
+        within = has_labels if within is None else within
+        balanced = options.pop("balanced_critic")
+        sizes = self._condition_sizes() if balanced and self.adata is not None else None
+        return self._module_cls(
+            **self._sizes(),
+            n_cell_types=self.summary_stats.n_cell_type if within else 0,
+            condition_sizes=sizes,
+            likelihood=self.likelihood,
+            n_latent=n_latent,
+            n_specific=n_specific,
+            specific_prior_name=options.pop("specific_prior"),
+            weights=self.weights,
+            **options,
+        )
+
+    def _condition_sizes(self) -> list[int]:
+        codes = self.adata_manager.get_from_registry(KEYS.CONDITION).ravel()
+        return np.bincount(codes, minlength=self.summary_stats.n_labels).tolist()
+
+    def _plan_defaults(self) -> dict[str, Any]:
+        return dict(PRESETS[self.preset].plan)
+
+
+def replace_checked(options: DiscoverOptions, changes: Mapping[str, Any]) -> DiscoverOptions:
+    """Options with some values changed; unknown names list the known ones."""
+    for name in changes:
+        one_of(name, [field.name for field in fields(options)], "option")
+    return replace(options, **changes)
+
+
+def merge_weights(
+    preset: Mapping[str, float], changes: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Weights with some values changed; unknown terms list the known ones."""
+    weights = dict(preset)
+    for name, value in (changes or {}).items():
+        one_of(name, TERMS, "weight")
+        if not np.isfinite(value) or value < 0:
+            msg = f"weights[{name!r}]={value!r} must be a finite number of at least 0."
+            raise OptionError(msg)
+        weights[name] = float(value)
+    return weights

@@ -1,0 +1,90 @@
+"""Latent codes of cells."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from torch.distributions import Normal
+
+from scdisent._constants import KEYS
+from scdisent._errors import one_of
+from scdisent.model._base import resolve_seed
+from scdisent.module import INVARIANT, SPECIFIC
+
+FULL = "full"
+Codes = NDArray[np.float32]
+
+
+class LatentMixin:
+    """Latent codes for models with an invariant and a specific block."""
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        representation: str = INVARIANT,
+        indices: Sequence[int] | None = None,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+        return_dist: bool = False,
+        dataloader: Iterable[dict[str, torch.Tensor]] | None = None,
+        seed: int | None = None,
+    ) -> Codes | tuple[Codes, Codes]:
+        """Codes of cells, ``(n_cells, n_latent)``.
+
+        Parameters
+        ----------
+        adata
+            Any cells with the genes of training; None: the model's own.
+        representation
+            ``"invariant"`` (needs no condition column), ``"specific"``, or ``"full"``: both side
+            by side.
+        indices
+            Cells to read; None: all.
+        give_mean
+            The posterior mean; False: one sample of the posterior.
+        return_dist
+            Return mean and variance instead.
+        dataloader
+            Minibatches to read instead of an AnnData, in scvi-tools' form.
+        seed
+            Of the sample.
+        """
+        one_of(representation, (INVARIANT, SPECIFIC, FULL), "representation")
+        blocks = (INVARIANT, SPECIFIC) if representation == FULL else (representation,)
+        if dataloader is None:
+            fields = () if blocks == (INVARIANT,) else (KEYS.CONDITION,)
+            dataloader = self._loader(adata, fields=fields, indices=indices, batch_size=batch_size)
+        else:
+            self._need_training()
+        mean, scale = self._posterior_moments(dataloader, blocks)
+        if return_dist:
+            return mean, scale**2
+        if give_mean:
+            return mean
+        rng = np.random.default_rng(resolve_seed(seed))
+        return mean + scale * rng.standard_normal(mean.shape, dtype=np.float32)
+
+    def _posterior_moments(
+        self, dataloader: Iterable[dict[str, torch.Tensor]], blocks: Sequence[str]
+    ) -> tuple[Codes, Codes]:
+        means, scales = [], []
+        for batch in dataloader:
+            cells = self.module.cells(_to(batch, self.module.device))
+            posteriors: list[Normal] = [self.module.posterior(cells, block) for block in blocks]
+            means.append(torch.cat([q.mean for q in posteriors], dim=-1).cpu())
+            scales.append(torch.cat([q.stddev for q in posteriors], dim=-1).cpu())
+        return torch.cat(means).numpy(), torch.cat(scales).numpy()
+
+    def _codes_of(self, module: Any, loader: Any) -> Codes:
+        with torch.inference_mode():
+            codes = [module.posterior(module.cells(batch), INVARIANT).mean for batch in loader]
+        return torch.cat(codes).cpu().numpy()
+
+
+def _to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    return {key: value.to(device) for key, value in batch.items()}

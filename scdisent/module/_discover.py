@@ -1,0 +1,235 @@
+"""DISCoVeR: two latent blocks, two reconstructions, a game over the condition."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scdisent._errors import OptionError, one_of
+from scdisent.functional import hsic, mmd
+from scdisent.module._base import DisentModule, LatentBlock, State, Term
+from scdisent.nn import (
+    READS,
+    Adversary,
+    Cells,
+    Decoder,
+    GaussianEncoder,
+    Likelihood,
+    balanced_weights,
+    likelihood_class,
+    specific_prior,
+)
+
+INVARIANT, SPECIFIC, JOINT = "invariant", "specific", "joint"
+INVARIANT_HEADS = ("z", "z_condition")
+TERMS = (
+    "nll_joint",
+    "nll_invariant",
+    "kl_invariant",
+    "kl_specific",
+    "adversary",
+    "mmd",
+    "hsic",
+)
+
+
+class DiscoverModule(DisentModule):
+    r"""Invariant block z, specific block w, and what keeps the condition y out of z.
+
+    .. math::
+        \text{encoders } q(z \mid x),\; q(w \mid x, y), \qquad
+        \text{decoders } p(x \mid z, w),\; p(x \mid z)\ \text{or}\ p(x \mid z, y)
+
+    Terms and the loss are those of :class:`scdisent.DISCoVeR`.
+
+    Parameters
+    ----------
+    n_input, n_labels, n_batch, n_cats_per_cov, n_continuous_cov
+        Sizes, in scvi-tools' names; ``n_labels`` is the number of conditions.
+    n_cell_types
+        Number of cell types where penalties compare conditions within a type, else 0.
+    condition_sizes
+        Training cells of each condition, for the critic's class weights; None: equal weights.
+    invariant_head
+        ``"z"``: p(x | z), the paper's. ``"z_condition"``: p(x | z, y), ours: whatever y explains,
+        z need not carry, so reconstruction no longer pays z for leaking.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_labels: int,
+        n_batch: int = 1,
+        n_cats_per_cov: Sequence[int] | None = None,
+        n_continuous_cov: int = 0,
+        *,
+        n_cell_types: int = 0,
+        condition_sizes: Sequence[float] | None = None,
+        likelihood: str = "nb",
+        n_latent: int = 10,
+        n_specific: int = 10,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        specific_prior_name: str = "standard",
+        invariant_head: str = "z_condition",
+        adversary_reads: str = "z",
+        adversary_game: str = "zero_sum",
+        weights: Mapping[str, float],
+    ) -> None:
+        super().__init__(
+            n_batch=n_batch,
+            n_cats_per_cov=n_cats_per_cov,
+            n_continuous_cov=n_continuous_cov,
+            weights=weights,
+        )
+        _check_options(n_latent, n_specific, specific_prior_name, invariant_head, adversary_reads)
+        self.n_conditions, self.n_cell_types = n_labels, n_cell_types
+        self.n_latents = {INVARIANT: n_latent, SPECIFIC: n_specific}
+        self.invariant_head, self.adversary_reads = invariant_head, adversary_reads
+
+        size = {"n_hidden": n_hidden, "n_layers": n_layers}
+        self.encoders = nn.ModuleDict(
+            {
+                INVARIANT: GaussianEncoder(n_input, n_latent, **size),
+                SPECIFIC: GaussianEncoder(n_input, n_specific, n_labels=n_labels, **size),
+            }
+        )
+        self.prior = specific_prior(
+            specific_prior_name, n_conditions=n_labels, n_latent=n_specific, n_context=n_latent
+        )
+        self.likelihoods = _heads(likelihood, n_input)
+        n_output = n_input * self.likelihoods[JOINT].n_outputs_per_gene
+        n_known = self.n_nuisance + (n_labels if invariant_head == "z_condition" else 0)
+        self.decoders = nn.ModuleDict(
+            {
+                JOINT: Decoder(n_latent + n_specific + self.n_nuisance, n_output, **size),
+                INVARIANT: Decoder(n_latent + n_known, n_output, **size),
+            }
+        )
+        if weights.get("adversary"):
+            n_features = {"z": n_latent, "reconstruction": n_input, "both": n_latent + n_input}
+            sizes = torch.ones(n_labels) if condition_sizes is None else condition_sizes
+            self.adversaries["condition"] = Adversary(
+                n_features[adversary_reads],
+                class_weights=balanced_weights(torch.as_tensor(sizes)),
+                game=adversary_game,
+                n_context=n_cell_types,
+            )
+
+    @property
+    def expects(self) -> str:
+        """Kind of data the likelihood is for."""
+        return self.likelihoods[JOINT].expects
+
+    def posterior(self, cells: Cells, block: str, condition: Tensor | None = None):
+        """Posterior of one block; the specific one reads ``condition`` (default: the cells')."""
+        x = cells.log_normalised if self.expects == "counts" else cells.dense
+        if block == INVARIANT:
+            return self.encoders[INVARIANT](x)
+        return self.encoders[SPECIFIC](x, cells.condition if condition is None else condition)
+
+    def encode(self, cells: Cells) -> dict[str, LatentBlock]:
+        """Both blocks; the prior of w may read the sample of z."""
+        qz, qw = self.posterior(cells, INVARIANT), self.posterior(cells, SPECIFIC)
+        z, w = qz.rsample(), qw.rsample()  # (n_cells, n_latent), (n_cells, n_specific)
+        standard = torch.distributions.Normal(torch.zeros_like(z), torch.ones_like(z))
+        return {
+            INVARIANT: LatentBlock(qz, z, standard),
+            SPECIFIC: LatentBlock(qw, w, self.prior(z, cells.condition)),
+        }
+
+    def decode_joint(self, z: Tensor, w: Tensor, nuisance: Tensor) -> Tensor:
+        """Raw output of p(x | z, w)."""
+        raw: Tensor = self.decoders[JOINT](z, w, nuisance)
+        return raw
+
+    def decode_invariant(self, z: Tensor, condition: Tensor, nuisance: Tensor) -> Tensor:
+        """Raw output of p(x | z), or of p(x | z, y) where that head sees the condition."""
+        known = [nuisance]
+        if self.invariant_head == "z_condition":
+            known.append(F.one_hot(condition, self.n_conditions).to(z.dtype))
+        raw: Tensor = self.decoders[INVARIANT](z, *known)
+        return raw
+
+    def decode(self, cells: Cells, latents: Mapping[str, LatentBlock]) -> dict[str, Tensor]:
+        """Both reconstructions."""
+        z, w = latents[INVARIANT].sample, latents[SPECIFIC].sample
+        return {
+            JOINT: self.decode_joint(z, w, cells.nuisance),
+            INVARIANT: self.decode_invariant(z, cells.condition, cells.nuisance),
+        }
+
+    def terms(self, s: State) -> Iterator[Term]:
+        """The objective, in view; see the class docstring of the model."""
+        z, w = s.latents[INVARIANT], s.latents[SPECIFIC]
+        groups = {
+            "n_conditions": self.n_conditions,
+            "within": s.cells.cell_type if self.n_cell_types else None,
+        }
+        yield Term("nll_joint", -self.likelihoods[JOINT].log_prob(s.cells, s.raw[JOINT]))
+        yield Term(
+            "nll_invariant", -self.likelihoods[INVARIANT].log_prob(s.cells, s.raw[INVARIANT])
+        )
+        yield Term("kl_invariant", z.kl())
+        yield Term("kl_specific", w.kl())
+        if self.weights.get("adversary"):
+            critic = self.adversaries["condition"]
+            yield Term("adversary", critic.model_term(self.features(s), *self._target(s.cells)))
+        if self.weights.get("mmd"):
+            yield Term("mmd", mmd(z.sample, s.cells.condition, **groups))
+        if self.weights.get("hsic"):
+            yield Term("hsic", hsic(z.sample, s.cells.condition, **groups))
+
+    def features(self, s: State, z: Tensor | None = None) -> Tensor:
+        """What the adversary reads: z, the profile decoded from z, or both.
+
+        The decoded profile is multiplied by the number of genes, so that its mean is one. With
+        ``invariant_head="z_condition"`` it is decoded under the first condition for every cell:
+        decoding each cell under its own would hand the label to the critic.
+        """
+        z = s.latents[INVARIANT].sample if z is None else z
+        if self.adversary_reads == "z":
+            return z
+        raw = s.raw[INVARIANT]
+        if self.invariant_head == "z_condition":
+            raw = self.decode_invariant(z, torch.zeros_like(s.cells.condition), s.cells.nuisance)
+        profile = self.likelihoods[INVARIANT].profile(raw)
+        if self.expects == "counts":
+            profile = profile * profile.shape[-1]
+        return profile if self.adversary_reads == "reconstruction" else torch.cat([z, profile], -1)
+
+    def critic_loss(self, s: State) -> Tensor | None:
+        """Cross-entropy of the critic on a fresh sample of z, everything detached."""
+        if "condition" not in self.adversaries:
+            return None
+        with torch.no_grad():
+            fresh = s.latents[INVARIANT].q.sample() if self.adversary_reads == "z" else None
+            features = self.features(s, fresh)
+        loss: Tensor = self.adversaries["condition"].critic_loss(features, *self._target(s.cells))
+        return loss
+
+    def _target(self, cells: Cells) -> tuple[Tensor, Tensor | None]:
+        return cells.condition, cells.cell_type if self.n_cell_types else None
+
+
+def _heads(name: str, n_genes: int) -> nn.ModuleDict:
+    """One likelihood for both reconstructions, or one each where sharing makes no sense."""
+    joint: Likelihood = likelihood_class(name)(n_genes)
+    return nn.ModuleDict(
+        {JOINT: joint, INVARIANT: joint if joint.shared else likelihood_class(name)(n_genes)}
+    )
+
+
+def _check_options(
+    n_latent: int, n_specific: int, prior: str, invariant_head: str, adversary_reads: str
+) -> None:
+    one_of(invariant_head, INVARIANT_HEADS, "invariant_head")
+    one_of(adversary_reads, READS, "adversary_reads")
+    if prior == "class_mean" and n_latent != n_specific:
+        msg = (
+            "specific_prior='class_mean' takes its mean from z, so both blocks need the same size; "
+            f"found n_latent={n_latent}, n_specific={n_specific}. Leave n_specific out, or choose "
+            "specific_prior='embedding'."
+        )
+        raise OptionError(msg)

@@ -1,0 +1,50 @@
+"""One minibatch as encoders, likelihoods and penalties read it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scdisent.functional import SparseCells, log1p_normalised
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A minibatch: expression and what is known of each cell.
+
+    ``x`` is ``(n_cells, n_genes)``, dense or CSR; ``condition`` and ``cell_type`` are integer
+    codes ``(n_cells,)`` or None where unknown; ``nuisance`` is what only decoders may see,
+    ``(n_cells, n_nuisance)``; ``library`` is ``(n_cells,)``.
+    """
+
+    x: Tensor
+    condition: Tensor | None
+    cell_type: Tensor | None
+    nuisance: Tensor
+    given_library: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    @cached_property
+    def sparse(self) -> SparseCells:
+        """The non-zero entries."""
+        return SparseCells.from_tensor(self.x)
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """``x`` as a dense tensor."""
+        return self.x.to_dense() if self.x.layout == torch.sparse_csr else self.x
+
+    @cached_property
+    def library(self) -> Tensor:
+        """Expected total count: the size factor where one was given, else the observed total."""
+        if self.given_library is not None:
+            return self.given_library
+        return self.sparse.sum_by_cell(self.sparse.values)
+
+    @cached_property
+    def log_normalised(self) -> SparseCells:
+        """Encoder input for counts: ``log(1 + 1e4 x / library)``, sparse."""
+        return log1p_normalised(self.sparse)

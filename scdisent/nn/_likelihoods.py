@@ -1,0 +1,157 @@
+"""Likelihood heads: what a decoder's raw output means, and what data it expects."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from scvi import distributions
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn import functional as F
+
+from scdisent import functional as fn
+from scdisent._errors import one_of
+from scdisent.nn._cells import Cells
+
+Expects = Literal["counts", "real", "binary"]
+
+
+class Likelihood(nn.Module, ABC):
+    """One observation model.
+
+    ``raw`` is the decoder's output, ``(n_cells, n_outputs_per_gene * n_genes)``.
+    """
+
+    expects: ClassVar[Expects]
+    n_outputs_per_gene: ClassVar[int] = 1
+    shared: ClassVar[bool] = True
+    """Whether the two reconstructions of a model share the gene-wise parameters."""
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__()
+        self.n_genes = n_genes
+
+    @abstractmethod
+    def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
+        """Log-likelihood of each cell summed over genes, ``(n_cells,)``."""
+
+    @abstractmethod
+    def profile(self, raw: Tensor) -> Tensor:
+        """Expression without the depth, ``(n_cells, n_genes)``: shares for counts, else means."""
+
+    @abstractmethod
+    def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        """Distribution of the data, ``(n_cells, n_genes)``, at a library ``(n_cells,)``."""
+
+
+class CountLikelihood(Likelihood):
+    """Counts whose mean is a share of the cell's library: softmax of the raw output."""
+
+    expects: ClassVar[Expects] = "counts"
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__(n_genes)
+        self.log_theta = nn.Parameter(torch.full((n_genes,), 10.0).log())
+
+    @property
+    def theta(self) -> Tensor:
+        """Inverse dispersion, ``(n_genes,)``; the bounds keep ``lgamma`` well away from its poles."""
+        return self.log_theta.clamp(-9.0, 12.0).exp()
+
+    def profile(self, raw: Tensor) -> Tensor:
+        return torch.softmax(raw[:, : self.n_genes], dim=-1)
+
+    def rate(self, raw: Tensor, library: Tensor) -> Tensor:
+        """Expected counts before any zero inflation, ``(n_cells, n_genes)``."""
+        return self.profile(raw) * library[:, None]
+
+
+class NegativeBinomial(CountLikelihood):
+    """Negative binomial with one inverse dispersion a gene."""
+
+    def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
+        return fn.negative_binomial(cells.sparse, raw, theta=self.theta, library=cells.library)
+
+    def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        return distributions.NegativeBinomial(mu=self.rate(raw, library), theta=self.theta)
+
+
+class ZeroInflatedNegativeBinomial(CountLikelihood):
+    """Negative binomial with an extra chance of zero for each gene and cell."""
+
+    n_outputs_per_gene: ClassVar[int] = 2
+
+    def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
+        logits, gate = raw.chunk(2, dim=-1)
+        return fn.zero_inflated_negative_binomial(
+            cells.sparse, logits, gate=gate, theta=self.theta, library=cells.library
+        )
+
+    def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        gate = raw[:, self.n_genes :]
+        return distributions.ZeroInflatedNegativeBinomial(
+            mu=self.rate(raw, library), theta=self.theta, zi_logits=gate
+        )
+
+
+class Poisson(CountLikelihood):
+    """Counts without overdispersion."""
+
+    def __init__(self, n_genes: int) -> None:
+        Likelihood.__init__(self, n_genes)
+
+    def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
+        return fn.poisson(cells.sparse, raw, library=cells.library)
+
+    def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        return distributions.Poisson(self.rate(raw, library))
+
+
+class Normal(Likelihood):
+    """Real values with one learned standard deviation a gene and reconstruction."""
+
+    expects: ClassVar[Expects] = "real"
+    shared: ClassVar[bool] = False
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__(n_genes)
+        self.raw_scale = nn.Parameter(torch.full((n_genes,), 0.5413))  # softplus gives 1
+
+    def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
+        return self.distribution(raw, cells.library).log_prob(cells.dense).sum(-1)
+
+    def profile(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        scale = F.softplus(self.raw_scale) + 1e-3  # a perfect fit must not divide by zero
+        return torch.distributions.Normal(raw, scale, validate_args=False)
+
+
+class Bernoulli(Likelihood):
+    """Zeros and ones."""
+
+    expects: ClassVar[Expects] = "binary"
+
+    def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
+        return -F.binary_cross_entropy_with_logits(raw, cells.dense, reduction="none").sum(-1)
+
+    def profile(self, raw: Tensor) -> Tensor:
+        return torch.sigmoid(raw)
+
+    def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        return torch.distributions.Bernoulli(logits=raw, validate_args=False)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "nb": NegativeBinomial,
+    "zinb": ZeroInflatedNegativeBinomial,
+    "poisson": Poisson,
+    "normal": Normal,
+    "bernoulli": Bernoulli,
+}
+
+
+def likelihood_class(name: str) -> type[Likelihood]:
+    """Look a likelihood up by name; unknown names list the known ones."""
+    return LIKELIHOODS[one_of(name, LIKELIHOODS, "likelihood")]

@@ -1,0 +1,179 @@
+"""Training plan for one or two players."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from scvi.module.base import LossOutput
+from torch import Tensor
+
+from scdisent._errors import OptionError
+from scdisent.module import CRITIC, MODEL, DisentModule, State
+from scdisent.train._schedules import Schedule, as_schedule
+
+
+class PlayersPlan(pl.LightningModule):
+    """Critic steps on detached codes, then one step of the model, on each minibatch.
+
+    Every player has its own AdamW and its own parameters. One forward pass serves both players:
+    the critic sees fresh samples of the same posterior.
+
+    Parameters
+    ----------
+    lr, critic_lr, weight_decay
+        Of AdamW; ``critic_lr=None`` is ``lr``.
+    n_critic_steps
+        Critic steps per minibatch. The entropy game gets worse with more than one, the zero-sum
+        game needs several.
+    schedules
+        Factor on the weight of a term by epoch, ``{term: schedule}``; a number is the length of a
+        linear ramp.
+    leak_tolerance
+        With a number, dual ascent of the adversary's weight: each epoch the weight's factor grows
+        while the critic's cross-entropy is below that of a guess by more than the tolerance
+        (nats), and shrinks otherwise.
+    dual_rate
+        Step of that ascent.
+    gradient_clip
+        Largest norm of the model's gradient.
+    """
+
+    def __init__(
+        self,
+        module: DisentModule,
+        *,
+        lr: float = 1e-3,
+        critic_lr: float | None = None,
+        weight_decay: float = 1e-6,
+        n_critic_steps: int = 1,
+        schedules: Mapping[str, Schedule | float] | None = None,
+        leak_tolerance: float | None = None,
+        dual_rate: float = 1.0,
+        gradient_clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.module = module
+        self.lr, self.critic_lr, self.weight_decay = lr, critic_lr or lr, weight_decay
+        self.n_critic_steps, self.gradient_clip = n_critic_steps, gradient_clip
+        self.schedules = {name: as_schedule(value) for name, value in (schedules or {}).items()}
+        self._check_schedules()
+        self.leak_tolerance, self.dual_rate, self.dual_factor = leak_tolerance, dual_rate, 1.0
+        self._sums: dict[str, Any] = defaultdict(float)
+
+    def _check_schedules(self) -> None:
+        unknown = set(self.schedules) - set(self.module.weights)
+        if unknown:
+            known = ", ".join(sorted(self.module.weights))
+            msg = f"schedules name unknown terms {sorted(unknown)}. Terms of this model: {known}."
+            raise OptionError(msg)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One AdamW a player."""
+        rates = {MODEL: self.lr, CRITIC: self.critic_lr}
+        return [
+            torch.optim.AdamW(parameters, lr=rates[name], weight_decay=self.weight_decay, fused=True)
+            for name, parameters in self.module.players().items()
+        ]
+
+    def term_scales(self) -> dict[str, float]:
+        """Factor on the weight of each term in the current epoch."""
+        scales = {name: plan(self.current_epoch) for name, plan in self.schedules.items()}
+        scales["adversary"] = scales.get("adversary", 1.0) * self.dual_factor
+        return scales
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Critic first, model second."""
+        model_optimizer, *critic_optimizer = _as_list(self.optimizers())
+        encoded = self.module.inference(self.module.cells(batch))
+        decoded = self.module.generative(**encoded)
+        if critic_optimizer:
+            self._train_critic(critic_optimizer[0], State(**encoded, **decoded))
+        with _frozen(self.module.adversaries.parameters()):
+            output = self.module.loss(batch, encoded, decoded, scale=self.term_scales())
+            model_optimizer.zero_grad()
+            self.manual_backward(output.loss)
+        if self.gradient_clip:
+            self.clip_gradients(model_optimizer, gradient_clip_val=self.gradient_clip)
+        model_optimizer.step()
+        self._book("train", output)
+
+    def _train_critic(self, optimizer: torch.optim.Optimizer, state: State) -> None:
+        for _ in range(self.n_critic_steps):
+            loss = self.module.critic_loss(state)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        self._add("critic_loss_train", loss, n_cells=len(state.cells))
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """The terms at their full weights, so that epochs can be compared."""
+        encoded = self.module.inference(self.module.cells(batch))
+        decoded = self.module.generative(**encoded)
+        self._book("validation", self.module.loss(batch, encoded, decoded))
+
+    def _book(self, mode: str, output: LossOutput) -> None:
+        """Add one minibatch to the epoch's sums; nothing is synchronised with the device."""
+        n_cells = output.n_obs_minibatch
+        weights = self.module.weights
+        bound = {**output.reconstruction_loss, **(output.kl_local or {})}
+        bound = {name: value for name, value in bound.items() if name in weights}
+        for name, value in {**bound, **output.extra_metrics}.items():
+            self._add(f"{name}_{mode}", value, n_cells=n_cells)
+        elbo = sum(weights[name] * value.detach().mean() for name, value in bound.items())
+        self._add(f"elbo_{mode}", elbo, n_cells=n_cells)
+        self._add(f"loss_{mode}", output.loss, n_cells=n_cells)
+
+    def _add(self, name: str, value: Tensor, *, n_cells: int) -> None:
+        self._sums[name] = self._sums[name] + value.detach().mean() * n_cells
+        self._sums[f"{name}/n"] += n_cells
+
+    def epoch_mean(self, name: str) -> float:
+        """Mean of a term over the cells of the running epoch so far."""
+        return float(self._sums[name] / self._sums[f"{name}/n"])
+
+    def _flush(self, mode: str) -> None:
+        names = [name for name in self._sums if name.endswith(f"_{mode}")]
+        for name in names:
+            mean = self._sums.pop(name) / self._sums.pop(f"{name}/n")
+            # Without `sync_dist`: synchronised metrics crash two-process CPU training.
+            self.log(name, mean, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch and move the adversary's weight."""
+        if self.leak_tolerance is not None:
+            self._ascend()
+        self._flush("train")
+        if self.leak_tolerance is not None:
+            self.log("adversary_weight", self.module.weights["adversary"] * self.dual_factor)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the validation cells."""
+        self._flush("validation")
+
+    def _ascend(self) -> None:
+        guess = math.log(self.module.n_conditions)
+        found = self.epoch_mean("critic_loss_train")
+        step = self.dual_rate * (guess - found - self.leak_tolerance)
+        self.dual_factor = max(0.0, self.dual_factor + step)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+@contextmanager
+def _frozen(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
+    """Keep gradients out of some parameters for a while."""
+    parameters = list(parameters)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

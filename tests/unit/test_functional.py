@@ -1,0 +1,211 @@
+"""Closed forms, second implementations and invariances of the pure functions."""
+
+import numpy as np
+import pytest
+import torch
+from scvi import distributions
+from torch.distributions import Normal
+
+from scdisent import functional as fn
+
+
+@pytest.fixture
+def counts(rng):
+    rate = rng.gamma(0.3, 2.0, (150, 23))
+    return torch.from_numpy(rng.poisson(rate).astype(np.float64))
+
+
+@pytest.fixture
+def decoded(counts, rng):
+    logits = torch.from_numpy(rng.normal(size=counts.shape)).requires_grad_()
+    theta = torch.from_numpy(rng.uniform(0.3, 9.0, counts.shape[1])).requires_grad_()
+    return logits, theta, counts.sum(1) + 1.0
+
+
+def both_gradients(value, *parameters):
+    weights = torch.linspace(0.2, 1.7, len(value), dtype=value.dtype)
+    return torch.autograd.grad((weights * value).sum(), parameters)
+
+
+def test_negative_binomial_and_its_gradients_equal_the_dense_distribution(counts, decoded):
+    logits, theta, library = decoded
+    mean = torch.softmax(logits, -1) * library[:, None]
+    dense = distributions.NegativeBinomial(mu=mean, theta=theta).log_prob(counts).sum(-1)
+    sparse = fn.negative_binomial(
+        fn.SparseCells.from_tensor(counts), logits, theta=theta, library=library
+    )
+    torch.testing.assert_close(sparse, dense, rtol=1e-6, atol=1e-4)
+    for found, expected in zip(
+        both_gradients(sparse, logits, theta), both_gradients(dense, logits, theta), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_negative_binomial_gradients_equal_finite_differences(counts, decoded):
+    logits, theta, library = decoded
+    cells = fn.SparseCells.from_tensor(counts[:3])
+    assert torch.autograd.gradcheck(
+        lambda a, t: fn.negative_binomial(cells, a, theta=t, library=library[:3]),
+        (logits[:3].detach().requires_grad_(), theta),
+    )
+
+
+def test_zero_inflated_negative_binomial_equals_the_dense_distribution(counts, decoded, rng):
+    logits, theta, library = decoded
+    gate = torch.from_numpy(rng.normal(size=counts.shape)).requires_grad_()
+    mean = torch.softmax(logits, -1) * library[:, None]
+    dense = distributions.ZeroInflatedNegativeBinomial(mu=mean, theta=theta, zi_logits=gate)
+    expected = dense.log_prob(counts).sum(-1)
+    cells = fn.SparseCells.from_tensor(counts)
+    found = fn.zero_inflated_negative_binomial(
+        cells, logits, gate=gate, theta=theta, library=library
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-4)
+    for left, right in zip(
+        both_gradients(found, logits, theta, gate),
+        both_gradients(expected, logits, theta, gate),
+        strict=True,
+    ):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+def test_poisson_equals_the_dense_distribution(counts, decoded):
+    logits, _, library = decoded
+    mean = torch.softmax(logits, -1) * library[:, None]
+    expected = torch.distributions.Poisson(mean).log_prob(counts).sum(-1)
+    found = fn.poisson(fn.SparseCells.from_tensor(counts), logits, library=library)
+    torch.testing.assert_close(found, expected)
+
+
+def test_sparse_linear_and_its_gradient_equal_the_dense_product(counts, rng):
+    weight = torch.from_numpy(rng.normal(size=(counts.shape[1], 7))).requires_grad_()
+    found = fn.sparse_linear(fn.SparseCells.from_tensor(counts), weight)
+    expected = counts @ weight
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        both_gradients(found.square().sum(1), weight),
+        both_gradients(expected.square().sum(1), weight),
+    )
+
+
+def test_normalised_input_does_not_depend_on_depth(counts):
+    once = fn.log1p_normalised(fn.SparseCells.from_tensor(counts)).csr.to_dense()
+    deeper = fn.log1p_normalised(fn.SparseCells.from_tensor(7 * counts)).csr.to_dense()
+    torch.testing.assert_close(once, deeper)
+    expected = torch.log1p(1e4 * counts / counts.sum(1, keepdim=True).clamp_min(1e-8))
+    torch.testing.assert_close(once, expected)
+
+
+def test_gaussian_kl_equals_monte_carlo():
+    q = Normal(torch.tensor([[0.3, -1.0]]), torch.tensor([[0.5, 2.0]]))
+    p = Normal(torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0, 1.5]]))
+    torch.manual_seed(0)
+    draws = q.sample((200_000,))
+    expected = (q.log_prob(draws) - p.log_prob(draws)).sum(-1).mean(0)
+    torch.testing.assert_close(fn.gaussian_kl(q, p), expected, atol=0.01, rtol=0.01)
+
+
+def loop_mmd(codes, left, right, kernel):
+    a, b = np.flatnonzero(left), np.flatnonzero(right)
+    own = [np.mean([kernel[i, j] for i in g for j in g if i != j]) for g in (a, b)]
+    return sum(own) - 2 * kernel[np.ix_(a, b)].mean()
+
+
+def direct_kernel(codes):
+    distances = np.square(codes[:, None] - codes[None]).sum(-1)
+    mean = distances.sum() / (len(codes) * (len(codes) - 1))
+    return sum(np.exp(-distances / (2 * s * mean)) for s in (0.05, 0.2, 1.0, 4.0))
+
+
+def test_mmd_equals_its_definition(rng):
+    codes, condition = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
+    expected = loop_mmd(codes, condition == 0, condition == 1, direct_kernel(codes))
+    found = fn.mmd(torch.from_numpy(codes), torch.from_numpy(condition), n_conditions=2)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_mmd_within_strata_is_the_mean_of_theirs(rng):
+    codes, condition = rng.normal(size=(60, 3)), rng.integers(0, 2, 60)
+    stratum = np.repeat([3, 8], 30)
+    kernel = direct_kernel(codes)
+    parts, weights = [], []
+    for level in (3, 8):
+        left, right = (stratum == level) & (condition == 0), (stratum == level) & (condition == 1)
+        parts.append(loop_mmd(codes, left, right, kernel))
+        weights.append(left.sum() * right.sum() / (stratum == level).sum())
+    found = fn.mmd(
+        torch.from_numpy(codes),
+        torch.from_numpy(condition),
+        n_conditions=2,
+        within=torch.from_numpy(stratum),
+    )
+    assert found.item() == pytest.approx(np.average(parts, weights=weights), rel=1e-6)
+
+
+def test_mmd_is_unbiased_and_ignores_scale_and_composition():
+    generator = torch.Generator().manual_seed(0)
+    values = [
+        fn.mmd(
+            torch.randn(24, 2, generator=generator),
+            torch.arange(24) % 2,
+            n_conditions=2,
+        ).item()
+        for _ in range(400)
+    ]
+    assert abs(np.mean(values)) < 3 * np.std(values) / 20
+    codes, condition = torch.randn(50, 3, generator=generator), torch.arange(50) % 2
+    torch.testing.assert_close(
+        fn.mmd(codes, condition, n_conditions=2), fn.mmd(9 * codes, condition, n_conditions=2)
+    )
+    types = (torch.rand(600, generator=generator) < 0.5).long()
+    skewed = (torch.rand(600, generator=generator) < 0.15 + 0.7 * types).long()
+    codes = torch.randn(600, 3, generator=generator) + 4 * types[:, None]
+    assert fn.mmd(codes, skewed, n_conditions=2) > 0.5
+    assert abs(fn.mmd(codes, skewed, n_conditions=2, within=types)) < 0.05
+
+
+def test_mmd_of_a_batch_with_one_condition_is_zero():
+    codes = torch.randn(20, 3, requires_grad=True)
+    value = fn.mmd(codes, torch.zeros(20, dtype=torch.int64), n_conditions=3)
+    value.backward()
+    assert value.item() == 0
+    assert torch.isfinite(codes.grad).all()
+
+
+def test_hsic_equals_its_definition_and_vanishes_for_constant_labels(rng):
+    codes, condition = rng.normal(size=(30, 2)), rng.integers(0, 3, 30)
+    centring = np.eye(30) - 1 / 30
+    same = (condition[:, None] == condition[None]).astype(float)
+    expected = np.trace(direct_kernel(codes) @ centring @ same @ centring) / 30**2
+    tensor = torch.from_numpy(codes)
+    found = fn.hsic(tensor, torch.from_numpy(condition), n_conditions=3)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    constant = fn.hsic(tensor, torch.zeros(30, dtype=torch.int64), n_conditions=3)
+    assert constant.item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", list(fn.GAMES))
+def test_every_game_is_won_by_an_undecided_critic(name):
+    target, weights = torch.tensor([0, 1, 2, 0]), torch.ones(3)
+    undecided = fn.GAMES[name](torch.zeros(4, 3), target, weights)
+    sure = fn.GAMES[name](6.0 * torch.eye(3)[target], target, weights)
+    assert undecided < sure
+
+
+def test_games_at_the_undecided_critic_have_their_closed_forms():
+    target, weights, logits = torch.tensor([0, 1]), torch.ones(2), torch.zeros(2, 2)
+    assert fn.entropy_game(logits, target, weights).item() == pytest.approx(-np.log(2))
+    assert fn.zero_sum_game(logits, target, weights).item() == pytest.approx(-np.log(2))
+    assert fn.confusion_game(logits, target, weights).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_confusion_keeps_its_gradient_where_the_others_lose_it():
+    logits = torch.tensor([[7.0, 0.0]], requires_grad=True)  # p(true) = 0.999
+    target, weights = torch.tensor([0]), torch.ones(2)
+    size = {
+        name: torch.autograd.grad(game(logits, target, weights), logits)[0].norm().item()
+        for name, game in fn.GAMES.items()
+    }
+    assert size["confusion"] > 0.6
+    assert size["entropy"] < 0.02
+    assert size["zero_sum"] < 0.02
