@@ -47,7 +47,7 @@ def expression_of(adata: AnnData, layer: str | None) -> object:
 
 
 def inspect_expression(x: object, *, where: str) -> ExpressionReport:
-    """Look at every value once; NaN and infinity are errors here, since no likelihood takes them."""
+    """Look at every value once; NaN and infinity are errors: no likelihood takes them."""
     values = x.data if sparse.issparse(x) else np.asarray(x).ravel()
     finite = np.isfinite(values)
     if not finite.all():
@@ -94,8 +94,8 @@ def _check_empty(x: object, where: str) -> None:
     empty_genes = int((np.asarray(x.sum(axis=0)).ravel() == 0).sum())
     if empty_genes:
         msg = (
-            f"{empty_genes:,} of {x.shape[1]:,} genes have no counts in {where}. They cost time and "
-            "teach nothing: sc.pp.filter_genes(adata, min_counts=1)."
+            f"{empty_genes:,} of {x.shape[1]:,} genes have no counts in {where}. They cost time "
+            "and teach nothing: sc.pp.filter_genes(adata, min_counts=1)."
         )
         warnings.warn(msg, ScDisentWarning, stacklevel=4)
 
@@ -118,8 +118,8 @@ def check_likelihood(report: ExpressionReport, *, likelihood: str, expects: str)
         raise InputDataError(msg)
     if expects == "binary" and report.n_other_than_0_1:
         msg = (
-            f"likelihood={likelihood!r} needs zeros and ones, but {report.n_other_than_0_1:,} values "
-            f"of {where} are others (largest: {report.largest:.3g}). Binarise them, or use "
+            f"likelihood={likelihood!r} needs zeros and ones, but {report.n_other_than_0_1:,} "
+            f"values of {where} are others (largest: {report.largest:.3g}). Binarise them, or use "
             "likelihood='nb' for counts, 'normal' for real values."
         )
         raise InputDataError(msg)
@@ -158,8 +158,9 @@ def check_columns(adata: AnnData, columns: dict[str, str | None]) -> None:
         n_missing = int(adata.obs[column].isna().sum())
         if n_missing:
             msg = (
-                f"adata.obs[{column!r}] ({argument}) is missing in {n_missing:,} of {adata.n_obs:,} "
-                f"cells. Fill it, or drop them: adata = adata[adata.obs[{column!r}].notna()].copy()."
+                f"adata.obs[{column!r}] ({argument}) is missing in {n_missing:,} of "
+                f"{adata.n_obs:,} cells. Fill it, or drop them: "
+                f"adata = adata[adata.obs[{column!r}].notna()].copy()."
             )
             raise SetupError(msg)
 
@@ -171,8 +172,8 @@ def check_condition(condition: pd.Series, *, control: str | None) -> None:
     name = condition.name
     if len(sizes) < 2:
         msg = (
-            f"condition_key={name!r} has one level ({sizes.index[0]!r}); conditions can only be told "
-            "apart when there are at least two."
+            f"condition_key={name!r} has one level ({sizes.index[0]!r}); conditions can only be "
+            "told apart when there are at least two."
         )
         raise SetupError(msg)
     if control is not None and str(control) not in sizes.index:

@@ -104,9 +104,7 @@ def _need(obs: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return obs[names]
 
 
-def _codes(
-    obs: pd.DataFrame, name: str, known: NDArray[np.object_], key: str
-) -> NDArray[np.int64]:
+def _codes(obs: pd.DataFrame, name: str, known: NDArray[np.object_], key: str) -> NDArray[np.int64]:
     values = _need(obs, [name])[name]
     codes = pd.Index(known).get_indexer(values.to_numpy())
     if (codes < 0).any():

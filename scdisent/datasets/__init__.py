@@ -1,0 +1,20 @@
+"""Data: sets that can be loaded by name, and worlds with planted truth."""
+
+from scdisent.datasets._cards import Card, card
+from scdisent.datasets._load import get, load, verify
+from scdisent.datasets._load import list_datasets as list  # the agreed name; used as datasets.list
+from scdisent.datasets._simulate import simulate_conditions, true_rates
+from scdisent.datasets._toys import noisy_swiss_roll, toy_sum
+
+__all__ = [
+    "Card",
+    "card",
+    "get",
+    "list",
+    "load",
+    "noisy_swiss_roll",
+    "simulate_conditions",
+    "toy_sum",
+    "true_rates",
+    "verify",
+]

@@ -8,6 +8,7 @@ from scdisent.functional._adversarial import (
     zero_sum_game,
 )
 from scdisent.functional._counts import (
+    gamma_terms,
     negative_binomial,
     poisson,
     zero_inflated_negative_binomial,
@@ -20,6 +21,7 @@ from scdisent.functional._sparse import (
     log1p_normalised,
     sparse_linear,
 )
+from scdisent.functional._transfer import local_mean, support
 
 __all__ = [
     "GAMES",
@@ -29,13 +31,16 @@ __all__ = [
     "critic_cross_entropy",
     "csr_tensor",
     "entropy_game",
+    "gamma_terms",
     "gaussian_kl",
     "hsic",
+    "local_mean",
     "log1p_normalised",
     "mmd",
     "negative_binomial",
     "poisson",
     "sparse_linear",
+    "support",
     "zero_inflated_negative_binomial",
     "zero_sum_game",
 ]

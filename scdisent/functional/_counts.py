@@ -16,13 +16,12 @@ _ROWS_IN_CACHE = 64
 class _NegativeBinomial(torch.autograd.Function):
     """Value and gradients of the NB log-likelihood in one pass over cache-sized blocks.
 
-    With ``q = mu / theta`` and ``r = q / (1 + q)``, per cell and gene
+    Without the gamma functions, which do not depend on the mean. With ``q = mu / theta`` and
+    ``r = q / (1 + q)``, per cell and gene
 
-    * ``log p`` = ``-theta log(1 + q)`` everywhere, plus at ``x > 0``
-      ``x log r + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1)``;
-    * ``d log p / d log mu`` = ``x (1 - r) - theta r``, pulled back through the softmax;
-    * ``d log p / d theta`` = ``r - log(1 + q)`` everywhere, plus at ``x > 0``
-      ``digamma(x + theta) - digamma(theta) - x (1 - r) / theta``.
+    * value: ``-theta log(1 + q)`` everywhere, plus ``x log r`` at ``x > 0``;
+    * derivative by ``log mu``: ``x (1 - r) - theta r``, pulled back through the softmax;
+    * derivative by ``theta``: ``r - log(1 + q) - x (1 - r) / theta``.
     """
 
     @staticmethod
@@ -73,27 +72,41 @@ def _negative_binomial_block(
     log_term = torch.log1p(odds)
     ratio = odds.div_(1 + odds)
 
-    theta_at, ratio_at = theta[genes], ratio[where]  # (n_entries,)
-    at_entries = (
-        torch.xlogy(counts, ratio_at)
-        + torch.lgamma(counts + theta_at)
-        - torch.lgamma(theta_at)
-        - torch.lgamma(counts + 1)
-    )
-    value = -(log_term @ theta)
-    value.index_add_(0, rows, at_entries)
+    flat = rows * logits.shape[-1] + genes
+    ratio_at = ratio.view(-1)[flat]  # (n_entries,)
+    pull = counts * (1 - ratio_at)
+    value = torch.mv(log_term, theta).neg_()
+    value.index_add_(0, rows, torch.xlogy(counts, ratio_at))
 
     torch.sub(ratio, log_term, out=d_theta)
-    pull = counts * (1 - ratio_at)
-    d_theta[where] += torch.digamma(counts + theta_at) - torch.digamma(theta_at) - pull / theta_at
+    d_theta.view(-1).index_add_(0, flat, pull / theta[genes], alpha=-1)
     d_rate = ratio.mul_(-theta)
-    d_rate[where] += pull
+    d_rate.view(-1).index_add_(0, flat, pull)
     torch.addcmul(d_rate, share, d_rate.sum(-1, keepdim=True), value=-1, out=d_logits)
     return value
 
 
+def gamma_terms(cells: SparseCells, theta: Tensor) -> Tensor:
+    r"""Part of a negative binomial that does not depend on its mean, ``(n_cells,)``.
+
+    .. math:: \sum_{g: x_g > 0} \log\Gamma(x_g + \theta_g) - \log\Gamma(\theta_g)
+              - \log\Gamma(x_g + 1)
+
+    Zero at ``x = 0``. Two reconstructions with the same dispersion share it.
+    """
+    theta_at = theta.index_select(0, cells.columns)
+    log_gamma = torch.lgamma(theta).index_select(0, cells.columns)
+    counts = cells.values
+    return cells.sum_by_cell(torch.lgamma(counts + theta_at) - log_gamma - cells.log_factorials)
+
+
 def negative_binomial(
-    cells: SparseCells, logits: Tensor, *, theta: Tensor, library: Tensor
+    cells: SparseCells,
+    logits: Tensor,
+    *,
+    theta: Tensor,
+    library: Tensor,
+    gamma: Tensor | None = None,
 ) -> Tensor:
     r"""Log-likelihood of counts under a negative binomial whose mean is a share of the library.
 
@@ -109,6 +122,8 @@ def negative_binomial(
         Inverse dispersion, positive, ``(n_genes,)``; the variance is ``mu + mu**2 / theta``.
     library
         Expected total count of each cell, ``(n_cells,)``.
+    gamma
+        :func:`gamma_terms` of the same counts and dispersion, where they are known already.
 
     Returns
     -------
@@ -116,14 +131,21 @@ def negative_binomial(
     ``scvi.distributions.NegativeBinomial(mu, theta).log_prob(x).sum(-1)``.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    gamma = gamma_terms(cells, theta) if gamma is None else gamma
     result: Tensor = _NegativeBinomial.apply(
         logits.to(dtype), theta.to(dtype), library.to(dtype), cells
     )
-    return result
+    return result + gamma
 
 
 def zero_inflated_negative_binomial(
-    cells: SparseCells, logits: Tensor, *, gate: Tensor, theta: Tensor, library: Tensor
+    cells: SparseCells,
+    logits: Tensor,
+    *,
+    gate: Tensor,
+    theta: Tensor,
+    library: Tensor,
+    gamma: Tensor | None = None,
 ) -> Tensor:
     r"""Log-likelihood of counts under a zero-inflated negative binomial.
 
@@ -140,16 +162,11 @@ def zero_inflated_negative_binomial(
     at_zero = F.softplus(log_zero - gate) - F.softplus(-gate)
 
     where, counts = (cells.rows, cells.columns), cells.values
-    theta_at = theta[cells.columns]
     at_entries = (
-        log_zero[where]
-        + counts * F.logsigmoid(log_share[where])
-        + torch.lgamma(counts + theta_at)
-        - torch.lgamma(theta_at)
-        - torch.lgamma(counts + 1)
-        + F.logsigmoid(-gate[where])
+        log_zero[where] + counts * F.logsigmoid(log_share[where]) + F.logsigmoid(-gate[where])
     )
-    return at_zero.sum(-1) + cells.sum_by_cell(at_entries - at_zero[where])
+    gamma = gamma_terms(cells, theta) if gamma is None else gamma
+    return at_zero.sum(-1) + cells.sum_by_cell(at_entries - at_zero[where]) + gamma
 
 
 def poisson(cells: SparseCells, logits: Tensor, *, library: Tensor) -> Tensor:
@@ -161,5 +178,5 @@ def poisson(cells: SparseCells, logits: Tensor, *, library: Tensor) -> Tensor:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     log_rate = F.log_softmax(logits.to(dtype), dim=-1) + library.to(dtype).log()[:, None]
     counts = cells.values
-    at_entries = counts * log_rate[cells.rows, cells.columns] - torch.lgamma(counts + 1)
+    at_entries = counts * log_rate[cells.rows, cells.columns] - cells.log_factorials
     return cells.sum_by_cell(at_entries) - library

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SQUARED_WIDTHS = (0.05, 0.2, 1.0, 4.0)
-"""Squared kernel widths relative to the mean squared distance: fine, medium, coarse, global."""
+N_WIDTHS = 4
+"""Kernels: squared widths of 4, 1, 1/4 and 1/16 of the mean squared distance between cells."""
 
 
 def squared_distances(codes: Tensor) -> Tensor:
@@ -18,21 +18,20 @@ def squared_distances(codes: Tensor) -> Tensor:
 def rbf_kernel(codes: Tensor) -> Tensor:
     r"""Sum of Gaussian kernels of several widths, ``(n_cells, n_cells)``.
 
-    .. math:: k(u, v) = \sum_s \exp\left(-\frac{\|u - v\|^2}{2 s\, m}\right)
+    .. math:: k(u, v) = \sum_{s} \exp\left(-\frac{\|u - v\|^2}{2 s\, m}\right),
+              \quad s \in \{4, 1, \tfrac14, \tfrac1{16}\}
 
-    with :math:`s` in ``SQUARED_WIDTHS`` and :math:`m` the mean squared distance between cells
-    (gradient stopped), so that the kernel is unchanged when the codes are scaled.
+    where :math:`m` is the mean squared distance between cells (gradient stopped), so that the
+    kernel is unchanged when the codes are scaled.
     """
     distances = squared_distances(codes)
     n_cells = len(codes)
     scale = distances.detach().sum() / max(n_cells * (n_cells - 1), 1)
-    coarse = torch.exp(-distances / (2 * SQUARED_WIDTHS[-1] * scale.clamp_min(1e-12)))
-    total, power = coarse, coarse
-    # The widths stand in whole-number ratios (4/1, 1/0.2, 0.2/0.05): powers of the coarsest
-    # kernel are the finer ones, at a tenth of the cost of four exponentials.
-    for finer, wider in zip(SQUARED_WIDTHS[-2::-1], SQUARED_WIDTHS[:0:-1], strict=True):
-        power = power ** round(wider / finer)
-        total = total + power
+    kernel = torch.exp(-distances / (8 * scale.clamp_min(1e-12)))
+    total = kernel
+    for _ in range(N_WIDTHS - 1):  # a quarter of the width is the fourth power: no exponential
+        kernel = kernel.square().square()
+        total = total + kernel
     return total
 
 
@@ -81,7 +80,7 @@ def mmd(
 
     Returns
     -------
-    Scalar, in units of the kernel (at most ``2 * len(SQUARED_WIDTHS)``). Source: Gretton et al.
+    Scalar, in units of the kernel (at most ``2 * N_WIDTHS``). Source: Gretton et al.
     2012, equation 3; the mixture of widths follows VFAE (Louizos et al. 2016) and trVAE.
     """
     strata, n_strata = _dense_codes(within, len(codes), codes.device)
@@ -92,15 +91,17 @@ def mmd(
     across = similarity.view(*shape, *shape).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     discrepancy = same[:, :, None] + same[:, None, :] - 2 * across  # (strata, cond, cond)
     sizes = sizes.view(shape)
-    weights = sizes[:, :, None] * sizes[:, None, :] * ((sizes > 1)[:, :, None] & (sizes > 1)[:, None])
-    weights = torch.triu(weights, diagonal=1)
+    sizes = torch.where(sizes > 1, sizes, 0)  # one cell has no pair of its own
+    weights = torch.triu(sizes[:, :, None] * sizes[:, None, :], diagonal=1)
     # Pair counts grow with the square of a stratum: dividing by its size makes every cell count
     # the same.
     weights = weights / sizes.sum(-1).clamp_min(1)[:, None, None]
     return (weights * discrepancy).sum() / weights.sum().clamp_min(1e-12)
 
 
-def hsic(codes: Tensor, condition: Tensor, *, n_conditions: int, within: Tensor | None = None) -> Tensor:
+def hsic(
+    codes: Tensor, condition: Tensor, *, n_conditions: int, within: Tensor | None = None
+) -> Tensor:
     r"""Hilbert-Schmidt independence criterion of codes and condition.
 
     .. math:: \mathrm{HSIC} = \frac{1}{n^2} \mathrm{tr}(K H L H), \quad L = \delta_{y_i y_j}

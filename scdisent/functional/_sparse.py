@@ -63,6 +63,11 @@ class SparseCells:
         return self.csr.col_indices().long()
 
     @cached_property
+    def log_factorials(self) -> Tensor:
+        """``log(x!)`` of each entry, ``(n_nonzero,)``."""
+        return torch.lgamma(self.values + 1)
+
+    @cached_property
     def transposed(self) -> Tensor:
         """The same entries as a CSR tensor of shape ``(n_genes, n_cells)``."""
         csc = self.csr.detach().to_sparse_csc()

@@ -1,5 +1,6 @@
-"""User classes."""
+"""User classes and the registration they share."""
 
 from scdisent.model._discover import DISCoVeR
+from scdisent.model._setup import setup_anndata
 
-__all__ = ["DISCoVeR"]
+__all__ = ["DISCoVeR", "setup_anndata"]

@@ -48,8 +48,6 @@ class DisentModel(BaseModelClass):
     _training_plan_cls = PlayersPlan
     _train_runner_cls = TrainRunner
     _data_splitter_cls = DataSplitter
-    _fields_to_encode: ClassVar[Mapping[str, Sequence[str]]]
-    """Fields that each representation reads beside the expression."""
 
     module: DisentModule
     likelihood: str
@@ -226,14 +224,13 @@ class DisentModel(BaseModelClass):
                 seed=seed,
             )
         max_epochs = max_epochs or default_epochs(datamodule, batch_size)
-        plan = self._training_plan_cls(self.module, **{**self._plan_defaults(), **(plan_kwargs or {})})
+        plan_kwargs = {**self._plan_defaults(), **(plan_kwargs or {})}
+        plan = self._training_plan_cls(self.module, **plan_kwargs)
         guard = DivergenceGuard()
         callbacks = [guard, *trainer_kwargs.pop("callbacks", [])]
         if keep_best and isinstance(datamodule, ResidentDataModule) and datamodule.n_val:
             probe = self._make_probe(datamodule)
-            callbacks.append(
-                BestEpoch(probe, first_epoch=max_epochs // 2, ceiling=leakage_ceiling)
-            )
+            callbacks.append(BestEpoch(probe, first_epoch=max_epochs // 2, ceiling=leakage_ceiling))
             trainer_kwargs.setdefault("check_val_every_n_epoch", max(1, max_epochs // 50))
         with torch.random.fork_rng(devices=_cuda_devices()):
             torch.manual_seed(seed)
@@ -292,16 +289,14 @@ class DisentModel(BaseModelClass):
     def _after_training(self, datamodule: pl.LightningDataModule, guard: DivergenceGuard) -> None:
         if guard.diverged_at is not None:
             self.is_trained_ = guard.good_epoch is not None
+            learning_rate = self._plan_defaults().get("lr", 1e-3)
             kept = "untrained" if guard.good_epoch is None else f"those of epoch {guard.good_epoch}"
             msg = (
-                f"the loss stopped being a finite number in epoch {guard.diverged_at}; the weights "
-                f"are now {kept}. Lower plan_kwargs={{'lr': ...}} (now {self._learning_rate()}), set "
-                "plan_kwargs={'gradient_clip': 10}, or look for extreme values in the data."
+                f"the loss stopped being a finite number in epoch {guard.diverged_at}; the "
+                f"weights are now {kept}. Lower plan_kwargs={{'lr': ...}} (now {learning_rate}), "
+                "set plan_kwargs={'gradient_clip': 10}, or look for extreme values in the data."
             )
             raise TrainingDivergedError(msg)
-
-    def _learning_rate(self) -> float:
-        return float(self._plan_defaults().get("lr", 1e-3))
 
     # ---------------------------------------------------------- reading cells
 
@@ -396,9 +391,7 @@ def build_manager(
         single_columns={key: arguments[key] for key in single},
         **{key: arguments[key] for key in covariates},
     )
-    manager = AnnDataManager(
-        fields=scvi_fields(**arguments), setup_method_args=setup_method_args
-    )
+    manager = AnnDataManager(fields=scvi_fields(**arguments), setup_method_args=setup_method_args)
     manager.register_fields(adata, source_registry)
     return manager
 

@@ -44,9 +44,7 @@ class Adversary(nn.Module):
         self.normalise = nn.BatchNorm1d(n_features, affine=False)
         self.first = nn.Linear(n_features, n_hidden)
         self.context = nn.Embedding(n_context, n_hidden) if n_context else None
-        self.rest = nn.Sequential(
-            nn.ReLU(), nn.Linear(n_hidden, n_hidden), nn.ReLU(), nn.Linear(n_hidden, len(class_weights))
-        )
+        self.rest = nn.Sequential(nn.ReLU(), nn.Linear(n_hidden, len(class_weights)))
 
     def forward(self, features: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits, ``(n_cells, n_conditions)``."""
@@ -71,6 +69,6 @@ class Adversary(nn.Module):
 
 
 def balanced_weights(sizes: Tensor) -> Tensor:
-    """Weights ``n / (n_conditions * n_k)``: every condition counts the same, ``(n_conditions,)``."""
+    """Weights ``n / (n_conditions n_k)``: every condition counts the same, ``(n_conditions,)``."""
     sizes = sizes.to(torch.float32).clamp_min(1)
     return sizes.sum() / (len(sizes) * sizes)

@@ -1,6 +1,7 @@
 """One minibatch as encoders, likelihoods and penalties read it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -23,9 +24,16 @@ class Cells:
     cell_type: Tensor | None
     nuisance: Tensor
     given_library: Tensor | None = None
+    _known: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.x.shape[0]
+
+    def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """Compute something of this minibatch the first time it is asked for."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
 
     @cached_property
     def sparse(self) -> SparseCells:

@@ -1,9 +1,12 @@
 """Likelihood heads: what a decoder's raw output means, and what data it expects."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scvi import distributions
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -43,6 +46,16 @@ class Likelihood(nn.Module, ABC):
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         """Distribution of the data, ``(n_cells, n_genes)``, at a library ``(n_cells,)``."""
 
+    @abstractmethod
+    def carry_over(
+        self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
+    ) -> Tensor:
+        """The same cells had the decoder said ``target`` instead of ``source``.
+
+        Abduction, action, prediction: what the decoder did not explain of a cell (its own noise)
+        is kept. Without ``rng`` the expectation. Returns ``(n_cells, n_genes)``.
+        """
+
 
 class CountLikelihood(Likelihood):
     """Counts whose mean is a share of the cell's library: softmax of the raw output."""
@@ -55,8 +68,12 @@ class CountLikelihood(Likelihood):
 
     @property
     def theta(self) -> Tensor:
-        """Inverse dispersion, ``(n_genes,)``; the bounds keep ``lgamma`` well away from its poles."""
+        """Inverse dispersion, ``(n_genes,)``; the bounds keep ``lgamma`` away from its poles."""
         return self.log_theta.clamp(-9.0, 12.0).exp()
+
+    def gamma(self, cells: Cells) -> Tensor:
+        """Part of the log-likelihood that both reconstructions of a minibatch share."""
+        return cells.once((id(self), "gamma"), lambda: fn.gamma_terms(cells.sparse, self.theta))
 
     def profile(self, raw: Tensor) -> Tensor:
         return torch.softmax(raw[:, : self.n_genes], dim=-1)
@@ -65,12 +82,58 @@ class CountLikelihood(Likelihood):
         """Expected counts before any zero inflation, ``(n_cells, n_genes)``."""
         return self.profile(raw) * library[:, None]
 
+    def own_rate(self, counts: Tensor, rate: Tensor, *, rng: np.random.Generator | None) -> Tensor:
+        r"""Rate of each cell and gene given its count: :math:`\lambda \mid x` of the gamma-Poisson.
+
+        .. math:: \lambda \mid x \sim \mathrm{Gamma}(x + \theta,\; 1 + \theta / \mu)
+        """
+        shape = counts + self.theta
+        if rng is not None:
+            shape = _drawn(rng.standard_gamma, shape)
+        return shape * rate / (rate + self.theta)
+
+    def carry_over(
+        self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
+    ) -> Tensor:
+        r"""Thin counts where the rate falls, add counts where it rises.
+
+        With :math:`r = \mu' / \mu`: :math:`x' = \mathrm{Binomial}(x, r)` for :math:`r < 1`, else
+        :math:`x' = x + \mathrm{Poisson}(\lambda (r - 1))` with :math:`\lambda \mid x`. If
+        :math:`x \sim \mathrm{NB}(\mu, \theta)` then :math:`x' \sim \mathrm{NB}(\mu', \theta)`
+        exactly, and the two are coupled as tightly as a shared rate allows. A zero inflation is
+        left out.
+        """
+        rate, counts = self.rate(source, cells.library), cells.dense
+        ratio = self.profile(target) / self.profile(source).clamp_min(1e-12)
+        kept, gain = ratio.clamp_max(1.0), (ratio - 1).clamp_min(0.0)
+        if rng is None:
+            return counts * kept + self.own_rate(counts, rate, rng=None) * gain
+        counted, rising = counts > 0, gain > 0
+        out = torch.zeros_like(counts)
+        out[counted] = _drawn(rng.binomial, counts[counted].long(), kept[counted])
+        added = self.own_rate(counts, rate, rng=rng) * gain
+        out[rising] += _drawn(rng.poisson, added[rising])
+        return out
+
+
+def _drawn(draw: Callable[..., NDArray[np.generic]], *parameters: Tensor) -> Tensor:
+    """Draw with numpy's generator, which unlike torch's can be passed to every distribution."""
+    arrays = [parameter.cpu().numpy() for parameter in parameters]
+    drawn = np.asarray(draw(*arrays), dtype=np.float32)
+    return torch.from_numpy(drawn).to(parameters[-1].device)
+
 
 class NegativeBinomial(CountLikelihood):
     """Negative binomial with one inverse dispersion a gene."""
 
     def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
-        return fn.negative_binomial(cells.sparse, raw, theta=self.theta, library=cells.library)
+        return fn.negative_binomial(
+            cells.sparse,
+            raw,
+            theta=self.theta,
+            library=cells.library,
+            gamma=self.gamma(cells),
+        )
 
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         return distributions.NegativeBinomial(mu=self.rate(raw, library), theta=self.theta)
@@ -84,7 +147,12 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
     def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
         logits, gate = raw.chunk(2, dim=-1)
         return fn.zero_inflated_negative_binomial(
-            cells.sparse, logits, gate=gate, theta=self.theta, library=cells.library
+            cells.sparse,
+            logits,
+            gate=gate,
+            theta=self.theta,
+            library=cells.library,
+            gamma=self.gamma(cells),
         )
 
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
@@ -99,6 +167,9 @@ class Poisson(CountLikelihood):
 
     def __init__(self, n_genes: int) -> None:
         Likelihood.__init__(self, n_genes)
+
+    def own_rate(self, counts: Tensor, rate: Tensor, *, rng: np.random.Generator | None) -> Tensor:
+        return rate  # without overdispersion a cell has no rate of its own
 
     def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
         return fn.poisson(cells.sparse, raw, library=cells.library)
@@ -127,6 +198,12 @@ class Normal(Likelihood):
         scale = F.softplus(self.raw_scale) + 1e-3  # a perfect fit must not divide by zero
         return torch.distributions.Normal(raw, scale, validate_args=False)
 
+    def carry_over(
+        self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
+    ) -> Tensor:
+        """Keep the residual: ``x + (target - source)``."""
+        return cells.dense + (target - source)
+
 
 class Bernoulli(Likelihood):
     """Zeros and ones."""
@@ -141,6 +218,16 @@ class Bernoulli(Likelihood):
 
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         return torch.distributions.Bernoulli(logits=raw, validate_args=False)
+
+    def carry_over(
+        self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
+    ) -> Tensor:
+        """Flip as few values as the change of the probability allows."""
+        before, after = torch.sigmoid(source), torch.sigmoid(target)
+        stays_one = (after / before).clamp_max(1.0)
+        becomes_one = ((after - before) / (1 - before)).clamp_min(0.0)
+        chance = torch.where(cells.dense > 0, stays_one, becomes_one)
+        return chance if rng is None else _drawn(rng.binomial, torch.tensor(1), chance)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -88,9 +88,7 @@ class ContextPrior(SpecificPrior):
 PRIORS = ("class_mean", "embedding", "standard", "context")
 
 
-def specific_prior(
-    name: str, *, n_conditions: int, n_latent: int, n_context: int
-) -> SpecificPrior:
+def specific_prior(name: str, *, n_conditions: int, n_latent: int, n_context: int) -> SpecificPrior:
     """Build the prior of the specific block by name; ``n_context`` is the size of z."""
     one_of(name, PRIORS, "specific_prior")
     if name == "context":

@@ -76,7 +76,9 @@ class PlayersPlan(pl.LightningModule):
         """One AdamW a player."""
         rates = {MODEL: self.lr, CRITIC: self.critic_lr}
         return [
-            torch.optim.AdamW(parameters, lr=rates[name], weight_decay=self.weight_decay, fused=True)
+            torch.optim.AdamW(
+                parameters, lr=rates[name], weight_decay=self.weight_decay, fused=True
+            )
             for name, parameters in self.module.players().items()
         ]
 

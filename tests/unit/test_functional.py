@@ -114,7 +114,7 @@ def loop_mmd(codes, left, right, kernel):
 def direct_kernel(codes):
     distances = np.square(codes[:, None] - codes[None]).sum(-1)
     mean = distances.sum() / (len(codes) * (len(codes) - 1))
-    return sum(np.exp(-distances / (2 * s * mean)) for s in (0.05, 0.2, 1.0, 4.0))
+    return sum(np.exp(-distances / (2 * s * mean)) for s in (4, 1, 1 / 4, 1 / 16))
 
 
 def test_mmd_equals_its_definition(rng):

@@ -1,0 +1,340 @@
+"""Counterfactual cells and expression under another condition."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+from torch.nn import functional as F
+
+from scdisent import __version__
+from scdisent._constants import KEYS, UNS_KEY
+from scdisent._errors import InputDataError, OptionError, SetupError, one_of
+from scdisent.data import _registry as reg
+from scdisent.functional import local_mean, support
+from scdisent.model._base import resolve_seed
+from scdisent.module import INVARIANT, JOINT, SPECIFIC
+from scdisent.nn import Cells
+
+TRANSFERS = ("mean_difference", "local_difference", "nearest", "prior", "swap", "decoder")
+MAX_ANCHORS = 1_000
+DECODER_FIELDS = (KEYS.BATCH, KEYS.CATEGORICAL_COVARIATES, KEYS.CONTINUOUS_COVARIATES)
+LIBRARY_FIELDS = (KEYS.SIZE_FACTOR,)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Codes of some training cells, from which differences between conditions are read."""
+
+    z: Tensor
+    w: Tensor
+    condition: Tensor
+
+    def of(self, code: int) -> tuple[Tensor, Tensor]:
+        """Codes of one condition: ``(n, n_latent)`` and ``(n, n_specific)``."""
+        chosen = self.condition == code
+        return self.z[chosen], self.w[chosen]
+
+    def to(self, device: torch.device) -> "Anchors":
+        """The same on a device."""
+        return Anchors(self.z.to(device), self.w.to(device), self.condition.to(device))
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How the decoder's statement about a cell is moved to another condition."""
+
+    recipe: str
+    n_neighbors: int
+    anchors: Anchors
+    target: int
+
+    def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
+        """Specific code that the cells would have under the target, ``(n_cells, n_specific)``."""
+        target = torch.full_like(cells.condition, self.target)
+        if self.recipe == "swap":
+            return module.posterior(cells, SPECIFIC, condition=target).mean
+        if self.recipe == "prior":
+            return module.prior(z, target).mean
+        there = self._mean_near(z, self.target)
+        if self.recipe == "nearest":
+            return there
+        here = torch.empty_like(w)
+        for code in cells.condition.unique().tolist():
+            chosen = cells.condition == code
+            here[chosen] = self._mean_near(z[chosen], code)
+        return w + there - here
+
+    def _mean_near(self, z: Tensor, code: int) -> Tensor:
+        points, values = self.anchors.of(code)
+        if not len(points):
+            msg = f"no training cells of condition code {code} to read its specific code from."
+            raise InputDataError(msg)
+        if self.recipe == "mean_difference":
+            return values.mean(dim=0).expand(len(z), -1)
+        return local_mean(z, points, values, n_neighbors=self.n_neighbors)
+
+    def decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
+        """Likelihood head and its raw outputs under the cells' own and the target condition."""
+        z = module.posterior(cells, INVARIANT).mean
+        if self.recipe == "decoder":
+            target = torch.full_like(cells.condition, self.target)
+            raws = [
+                module.decode_invariant(z, y, cells.nuisance) for y in (cells.condition, target)
+            ]
+            return module.likelihoods[INVARIANT], raws[0], raws[1]
+        w = module.posterior(cells, SPECIFIC).mean
+        moved = self.specific_code(module, cells, z, w)
+        raws = [module.decode_joint(z, code, cells.nuisance) for code in (w, moved)]
+        return module.likelihoods[JOINT], raws[0], raws[1]
+
+
+class PredictMixin:
+    """Prediction for models with an invariant and a specific block."""
+
+    default_transfer = "mean_difference"
+    anchors_: Anchors | None = None
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        *,
+        condition: str,
+        reference: str | None = None,
+        kind: str = "counts",
+        transfer: str | None = None,
+        noise: str = "keep",
+        n_neighbors: int = 15,
+        n_samples: int = 1,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        allow_reconstruction: bool = False,
+        seed: int | None = None,
+    ) -> AnnData:
+        r"""Counterfactual cells: each source cell as it would be under ``condition``.
+
+        With :math:`a, a'` the decoder's statements about the cell under its own and under the
+        target condition, the cell keeps what the decoder did not explain: counts are thinned or
+        added by the ratio of the two rates (see ``noise``).
+
+        Parameters
+        ----------
+        adata
+            Source cells; None: the model's own. Their condition column may be missing.
+        condition
+            Target condition.
+        reference
+            Condition of the source cells; None: read from their condition column, and without
+            one the control of the setup.
+        kind
+            ``"counts"``: values as the likelihood draws them (whole numbers for count models);
+            ``"mean"``: their expectation.
+        transfer
+            How the specific code w is moved; None: ``"mean_difference"``.
+            ``"mean_difference"``: w plus the difference of the conditions' mean w in training;
+            ``"local_difference"``: the same over the ``n_neighbors`` nearest training cells in z;
+            ``"nearest"``: mean w of the nearest training cells of the target; ``"prior"``: mean of
+            p(w | z, y'); ``"swap"``: q(w | x, y'), which keeps the source condition that w reads in
+            x; ``"decoder"``: no w, the ratio p(x | z, y') / p(x | z, y) of the invariant head.
+        noise
+            ``"keep"``: abduction, the cell's own noise; ``"fresh"``: a new draw of the decoder.
+        n_neighbors
+            Of the local recipes.
+        n_samples
+            Counterfactual cells for each source cell.
+        indices, batch_size
+            Cells to use; cells decoded at once.
+        allow_reconstruction
+            Accept source cells that already carry the target condition.
+        seed
+            Of the draws.
+
+        Returns
+        -------
+        Predicted cells. ``X``: values as described; ``obs``: the source's columns, with
+        ``source_cell``, ``condition`` (target), ``scdisent_seen`` (whether the target was in
+        training) and ``scdisent_support`` (near 1: z lies among training cells of the target, 0:
+        further out than all of them); ``uns["scdisent"]["prediction"]``: what was done.
+
+        Raises
+        ------
+        OptionError
+            For a condition that was not in training, or source cells already in it.
+        """
+        self._need_training()
+        one_of(kind, ("counts", "mean"), "kind")
+        one_of(noise, ("keep", "fresh"), "noise")
+        if n_samples < 1 or (kind == "mean" and n_samples > 1):
+            msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
+            raise OptionError(msg)
+        source = self._source(adata)
+        source = source if indices is None else source[np.asarray(indices)]
+        plan = self._transfer_to(condition, transfer, n_neighbors=n_neighbors)
+        codes = self._source_codes(source, reference)
+        if not allow_reconstruction:
+            self._refuse_reconstruction(codes, plan.target)
+
+        rng = np.random.default_rng(resolve_seed(seed)) if kind == "counts" else None
+        values, near = [], []
+        for _ in range(n_samples):
+            for cells in self._cells_of(source, codes, batch_size=batch_size):
+                values.append(self._predicted(cells, plan, noise=noise, rng=rng))
+                near.append(self._support(cells, plan))
+        made = {
+            "condition": condition,
+            "reference": sorted({self.conditions[code] for code in np.unique(codes)}),
+            "kind": kind,
+            "transfer": plan.recipe,
+            "noise": noise,
+            "seed": resolve_seed(seed),
+        }
+        return self._as_anndata(
+            source, _stacked(values), support=np.concatenate(near), made=made, n_samples=n_samples
+        )
+
+    @torch.inference_mode()
+    def _read_anchors(self, datamodule: Any) -> Anchors:
+        """Codes of up to ``MAX_ANCHORS`` training cells of each condition."""
+        counts = torch.zeros(len(self.conditions), dtype=torch.int64)
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        for batch in datamodule.train_dataloader():
+            cells = self.module.cells({k: v.to(self.module.device) for k, v in batch.items()})
+            condition = cells.condition.cpu()
+            rank = F.one_hot(condition, len(counts)).cumsum(0)[range(len(condition)), condition]
+            chosen = rank + counts[condition] <= MAX_ANCHORS
+            z, w = (self.module.posterior(cells, block).mean for block in (INVARIANT, SPECIFIC))
+            kept.append((z.cpu()[chosen], w.cpu()[chosen], condition[chosen]))
+            counts += torch.bincount(condition, minlength=len(counts))
+            if bool((counts >= MAX_ANCHORS).all()):
+                break
+        return Anchors(*(torch.cat(part) for part in zip(*kept, strict=True)))
+
+    def _extra_tensors(self) -> dict[str, Tensor]:
+        return {} if self.anchors_ is None else dict(vars(self.anchors_))
+
+    def _set_extra_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.anchors_ = Anchors(**tensors) if tensors else None
+
+    def _transfer_to(
+        self, condition: str, recipe: str | None, *, n_neighbors: int = 15
+    ) -> Transfer:
+        recipe = one_of(recipe or self.default_transfer, TRANSFERS, "transfer")
+        if recipe == "decoder" and self.module.invariant_head == "z":
+            msg = (
+                "transfer='decoder' needs an invariant head that sees the condition. Build the "
+                "model with invariant_head='z_condition', or choose another recipe."
+            )
+            raise OptionError(msg)
+        if self.anchors_ is None:
+            msg = "this model holds no codes of training cells to transfer from: train it again."
+            raise SetupError(msg)
+        anchors = self.anchors_.to(self.module.device)
+        return Transfer(recipe, n_neighbors, anchors, self.condition_code(condition))
+
+    def _source_codes(self, source: AnnData, reference: str | None) -> NDArray[np.int64]:
+        """Condition of each source cell: as named, as in its column, else the control."""
+        key = reg.setup_argument(self.registry_, "condition_key")
+        if reference is None and key in source.obs:
+            return np.array(
+                [self.condition_code(v, argument="source condition") for v in source.obs[key]]
+            )
+        name = reference or self.control
+        if name is None:
+            msg = (
+                f"the source cells have no column {key!r} and setup named no control: say which "
+                f"condition they are in with reference=, one of {self.conditions}."
+            )
+            raise SetupError(msg)
+        return np.full(source.n_obs, self.condition_code(name, argument="reference"))
+
+    def _refuse_reconstruction(self, codes: NDArray[np.int64], target: int) -> None:
+        n_there = int((codes == target).sum())
+        if n_there:
+            msg = (
+                f"{n_there:,} of {len(codes):,} source cells already carry the target condition "
+                f"{self.conditions[target]!r}: predicting them is reconstruction and says nothing "
+                "about prediction. Pass cells of another condition, or allow_reconstruction=True."
+            )
+            raise OptionError(msg)
+
+    def _cells_of(
+        self, source: AnnData, codes: NDArray[np.int64] | None, *, batch_size: int | None
+    ) -> Iterator[Cells]:
+        """Minibatches with the fields that decoders need; ``codes`` are the conditions."""
+        fields = (*DECODER_FIELDS, *LIBRARY_FIELDS)
+        if codes is None:
+            fields = (*fields, KEYS.CONDITION)
+        start = 0
+        for batch in self._loader(source, fields=fields, batch_size=batch_size):
+            cells = self.module.cells(batch)
+            if codes is not None:
+                chunk = torch.from_numpy(codes[start : start + len(cells)]).to(cells.x.device)
+                cells = replace(cells, condition=chunk)
+                start += len(cells)
+            yield cells
+
+    def _predicted(
+        self, cells: Cells, plan: Transfer, *, noise: str, rng: np.random.Generator | None
+    ) -> sparse.csr_matrix | NDArray[np.float32]:
+        """Values of one minibatch under the target."""
+        head, before, after = plan.decode(self.module, cells)
+        if noise == "keep":
+            drawn = head.carry_over(cells, before, after, rng=rng)
+        else:
+            fresh = head.distribution(after, cells.library)
+            drawn = fresh.mean if rng is None else _seeded_sample(fresh, rng)
+        values = drawn.float().cpu().numpy()
+        is_counts = rng is not None and self.module.expects == "counts"
+        return sparse.csr_matrix(values) if is_counts else values
+
+    def _support(self, cells: Cells, plan: Transfer) -> NDArray[np.float32]:
+        z = self.module.posterior(cells, INVARIANT).mean
+        return support(z, plan.anchors.of(plan.target)[0]).cpu().numpy()
+
+    def _as_anndata(
+        self,
+        source: AnnData,
+        values: Any,
+        *,
+        support: NDArray[np.float32],
+        made: dict[str, Any],
+        n_samples: int,
+    ) -> AnnData:
+        obs = pd.concat([source.obs] * n_samples).copy()
+        target = made["condition"]
+        obs["source_cell"] = obs.index.to_numpy()
+        suffix = [f"_{i}" if n_samples > 1 else "" for i in range(n_samples)]
+        obs.index = [f"{name}_{target}{end}" for end in suffix for name in source.obs_names]
+        for column in {"condition", reg.setup_argument(self.registry_, "condition_key")}:
+            obs[column] = pd.Categorical([target] * len(obs), categories=self.conditions)
+        obs["scdisent_seen"] = True
+        obs["scdisent_support"] = support
+        what = "values drawn" if made["kind"] == "counts" else "expected values"
+        made |= {
+            "model": type(self).__name__,
+            "version": __version__,
+            "likelihood": self.likelihood,
+            "x": f"{what} in the units of the training layer, at each source cell's library",
+        }
+        genes = reg.gene_names(self.registry_)
+        var = source.var.reindex(genes) if source.var_names.is_unique else pd.DataFrame(index=genes)
+        return AnnData(values, obs=obs, var=var, uns={UNS_KEY: {"prediction": made}})
+
+
+def _stacked(parts: list[Any]) -> Any:
+    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.vstack(parts)
+
+
+def _seeded_sample(distribution: Any, rng: np.random.Generator) -> Tensor:
+    """Sample a torch distribution from a seed of ``rng``; the global state stays as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**63)))
+        drawn: Tensor = distribution.sample()
+    return drawn

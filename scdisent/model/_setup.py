@@ -1,0 +1,68 @@
+"""One registration for all models."""
+
+from collections.abc import Sequence
+
+from anndata import AnnData
+
+from scdisent.model._base import DisentModel, build_manager
+from scdisent.model._discover import DISCoVeR
+
+MODELS: tuple[type[DisentModel], ...] = (DISCoVeR,)
+
+
+def setup_anndata(
+    adata: AnnData,
+    *,
+    condition_key: str,
+    control: str | None = None,
+    layer: str | None = None,
+    labels_key: str | None = None,
+    batch_key: str | None = None,
+    sample_key: str | None = None,
+    size_factor_key: str | None = None,
+    categorical_covariate_keys: Sequence[str] | None = None,
+    continuous_covariate_keys: Sequence[str] | None = None,
+) -> None:
+    """Register an AnnData once for every model of the package.
+
+    ``adata.X``, the user's columns, warning filters and loggers stay as they are; only
+    scvi-tools' own ``_scvi_*`` keys are added.
+
+    Parameters
+    ----------
+    adata
+        Cells by genes.
+    condition_key
+        Column of what the invariant block must not know: treatment, disease, species.
+    control
+        Level of ``condition_key`` that serves as reference.
+    layer
+        Layer with the values the likelihood is for; None: ``X``.
+    labels_key
+        Cell type. Never needed to train; used to compare conditions within a type and to score.
+    batch_key
+        Technical batch. Enters decoders only.
+    sample_key
+        Donor or replicate; splits and intervals are made over it.
+    size_factor_key
+        Positive size factor used as library; None: the observed total count.
+    categorical_covariate_keys, continuous_covariate_keys
+        Further technical covariates, treated as ``batch_key``.
+
+    Raises
+    ------
+    SetupError, InputDataError
+        With what was expected, what was found and what to do; nothing is written then.
+    """
+    arguments = {key: _plain(value) for key, value in locals().items() if key != "adata"}
+    first = MODELS[0]
+    manager = build_manager(
+        adata, first._get_setup_method_args(cls=first, adata=adata, **arguments)
+    )
+    for model in MODELS:
+        model.register_manager(manager)
+
+
+def _plain(value: object) -> object:
+    """Sequences as lists: the arguments are stored with a saved model."""
+    return list(value) if isinstance(value, tuple | list) else value
