@@ -1,14 +1,17 @@
 """How cells reach a model: setup, checks, loaders."""
 
-from scdisent.data._cells import CellLoader, CellTable, TensorTable
+from scdisent.data._cells import CellLoader, CellTable, TensorTable, registered_columns
 from scdisent.data._checks import check_likelihood, expression_of, inspect_expression, layer_name
 from scdisent.data._datamodules import ResidentDataModule, split_cells
+from scdisent.data._disk import DiskDataModule, DiskLoader
 from scdisent.data._fields import check_setup, scvi_fields
-from scdisent.data._query import query_table
+from scdisent.data._query import query_loader
 
 __all__ = [
     "CellLoader",
     "CellTable",
+    "DiskDataModule",
+    "DiskLoader",
     "ResidentDataModule",
     "TensorTable",
     "check_likelihood",
@@ -16,7 +19,8 @@ __all__ = [
     "expression_of",
     "inspect_expression",
     "layer_name",
-    "query_table",
+    "query_loader",
+    "registered_columns",
     "scvi_fields",
     "split_cells",
 ]

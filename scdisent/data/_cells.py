@@ -30,12 +30,16 @@ class CellTable:
     @classmethod
     def from_manager(cls, manager: AnnDataManager) -> "CellTable":
         """Read every registered field of a set-up AnnData."""
-        columns = {
-            key: column_array(manager.get_from_registry(key))
-            for key in manager.data_registry
-            if key != KEYS.X
-        }
-        return cls(expression_array(manager.get_from_registry(KEYS.X)), columns)
+        return cls(expression_array(manager.get_from_registry(KEYS.X)), registered_columns(manager))
+
+
+def registered_columns(manager: AnnDataManager) -> dict[str, NDArray[np.generic]]:
+    """Every registered field but the expression."""
+    return {
+        key: column_array(manager.get_from_registry(key))
+        for key in manager.data_registry
+        if key != KEYS.X
+    }
 
 
 def expression_array(x: object) -> sparse.csr_matrix | NDArray[np.float32]:

@@ -6,19 +6,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdisent._constants import KEYS
 from scdisent._errors import InputDataError, ScDisentWarning, SetupError, UnseenLevelError
 from scdisent.data import _registry as reg
-from scdisent.data._cells import CellTable, column_array, expression_array
+from scdisent.data._cells import (
+    CellLoader,
+    CellTable,
+    TensorTable,
+    column_array,
+    expression_array,
+)
 from scdisent.data._checks import (
     ExpressionReport,
     expression_of,
     inspect_expression,
     layer_name,
 )
+from scdisent.data._disk import DiskLoader
 
 _ADVICE = {
     KEYS.CONDITION: (
@@ -30,29 +38,34 @@ _ADVICE = {
 }
 
 
-def query_table(
+def query_loader(
     adata: AnnData,
     registry: Mapping[str, Any],
     *,
     check: Callable[[ExpressionReport], None],
     fields: Collection[str] = (),
-) -> CellTable:
-    """Read cells of any AnnData as a model's registry describes them.
+    batch_size: int,
+    device: torch.device | str,
+) -> CellLoader | DiskLoader:
+    """Minibatches of any AnnData as a model's registry describes them, in the order of its cells.
 
     Only the expression layer and ``fields`` are read, so an invariant code needs no condition
     column. Genes are matched by name: another order and extra genes are put right (extra ones with
-    a warning), missing ones are refused. ``check`` holds the values against the likelihood.
+    a warning), missing ones are refused. ``check`` holds the values against the likelihood;
+    a backed AnnData is read block by block and its values are taken as they are.
     """
     layer = reg.setup_argument(registry, "layer")
     genes = _matched_genes(adata.var_names, reg.gene_names(registry))
     x = expression_of(adata, layer)
-    x = x.to_memory() if adata.isbacked else x
-    x = x if genes is None else x[:, genes]
-    check(inspect_expression(x, where=layer_name(layer)))
     columns = {
         key: _column(adata.obs, registry, key) for key in fields if reg.is_registered(registry, key)
     }
-    return CellTable(expression_array(x), columns)
+    if adata.isbacked:
+        return DiskLoader(x, columns, batch_size=batch_size, genes=genes, device=device)
+    x = x if genes is None else x[:, genes]
+    check(inspect_expression(x, where=layer_name(layer)))
+    table = TensorTable(CellTable(expression_array(x), columns))
+    return CellLoader(table, batch_size=batch_size, device=device)
 
 
 def _matched_genes(found: pd.Index, expected: NDArray[np.object_]) -> NDArray[np.intp] | None:

@@ -11,7 +11,6 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scvi import settings
 from scvi.data import AnnDataManager
-from scvi.dataloaders import DataSplitter
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
@@ -20,14 +19,16 @@ from scdisent._errors import NotTrainedError, OptionError, SetupError, TrainingD
 from scdisent.data import (
     CellLoader,
     CellTable,
+    DiskDataModule,
+    DiskLoader,
     ResidentDataModule,
-    TensorTable,
     check_likelihood,
     check_setup,
     expression_of,
     inspect_expression,
     layer_name,
-    query_table,
+    query_loader,
+    registered_columns,
     scvi_fields,
 )
 from scdisent.data import _registry as reg
@@ -47,7 +48,6 @@ class DisentModel(BaseModelClass):
     _module_cls: ClassVar[type[DisentModule]]
     _training_plan_cls = PlayersPlan
     _train_runner_cls = TrainRunner
-    _data_splitter_cls = DataSplitter
 
     module: DisentModule
     likelihood: str
@@ -232,7 +232,7 @@ class DisentModel(BaseModelClass):
             probe = self._make_probe(datamodule)
             callbacks.append(BestEpoch(probe, first_epoch=max_epochs // 2, ceiling=leakage_ceiling))
             trainer_kwargs.setdefault("check_val_every_n_epoch", max(1, max_epochs // 50))
-        with torch.random.fork_rng(devices=_cuda_devices()):
+        with torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(seed)
             runner = self._train_runner_cls(
                 self,
@@ -256,12 +256,12 @@ class DisentModel(BaseModelClass):
         if self.adata is None:
             msg = "the model has no AnnData: pass datamodule=, or build the model with adata."
             raise SetupError(msg)
+        manager = self.adata_manager
         if self.adata.isbacked:
-            split.pop("seed")
-            return self._data_splitter_cls(self.adata_manager, batch_size=batch_size, **split)
-        return ResidentDataModule(
-            CellTable.from_manager(self.adata_manager), batch_size=batch_size, **split
-        )
+            x = expression_of(self.adata, reg.setup_argument(self.registry_, "layer"))
+            columns = registered_columns(manager)
+            return DiskDataModule(x, columns, batch_size=batch_size, **split)
+        return ResidentDataModule(CellTable.from_manager(manager), batch_size=batch_size, **split)
 
     def _make_probe(self, datamodule: ResidentDataModule, *, n_cells: int = 2_000) -> Any:
         """Codes and conditions of some training and of the validation cells, on request."""
@@ -320,15 +320,14 @@ class DisentModel(BaseModelClass):
         fields: Collection[str],
         indices: Sequence[int] | NDArray[np.generic] | None = None,
         batch_size: int | None = None,
-    ) -> CellLoader:
+    ) -> CellLoader | DiskLoader:
         """Loader over cells in their order; reads only the fields that are needed."""
         self._need_training()
-        source = self._source(adata)
-        if indices is not None:
-            source = source[np.asarray(indices)]
-        table = query_table(source, self.registry_, check=self._check_report, fields=fields)
-        return CellLoader(
-            TensorTable(table),
+        return query_loader(
+            subset(self._source(adata), indices),
+            self.registry_,
+            check=self._check_report,
+            fields=fields,
             batch_size=batch_size or GETTER_BATCH_SIZE,
             device=self.module.device,
         )
@@ -372,6 +371,14 @@ class DisentModel(BaseModelClass):
         """Counterpart of :meth:`_extra_tensors`."""
 
 
+def subset(adata: AnnData, indices: Sequence[int] | NDArray[np.generic] | None) -> AnnData:
+    """Chosen cells; of a backed AnnData they are read into memory."""
+    if indices is None:
+        return adata
+    chosen = adata[np.asarray(indices)]
+    return chosen.to_memory() if adata.isbacked else chosen
+
+
 def build_manager(
     adata: AnnData,
     setup_method_args: dict[str, Any],
@@ -413,5 +420,6 @@ def default_epochs(datamodule: pl.LightningDataModule, batch_size: int) -> int:
     return int(np.clip(round(1_500 / steps), 20, 400))
 
 
-def _cuda_devices() -> list[int]:
+def cuda_devices() -> list[int]:
+    """GPUs whose random state a fork must keep."""
     return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
-from scdisent.model._base import resolve_seed
+from scdisent.model._base import resolve_seed, subset
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
@@ -79,7 +79,7 @@ class ExpressionMixin:
         index = np.flatnonzero(index) if index.dtype == bool else index
         if n_samples_overall is not None:
             index = rng.choice(index, n_samples_overall)
-        source = source[index]
+        source = subset(source, index)
         genes, chosen = self._genes(gene_list)
         plan = None if transform_condition is None else self._transfer_to(transform_condition, None)
         use_mean = n_samples <= 1 and n_samples_overall is None

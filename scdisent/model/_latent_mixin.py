@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from torch.distributions import Normal
 
 from scdisent._constants import KEYS
 from scdisent._errors import one_of
-from scdisent.model._base import resolve_seed
+from scdisent.model._base import GETTER_BATCH_SIZE, cuda_devices, resolve_seed
 from scdisent.module import INVARIANT, SPECIFIC
 
 FULL = "full"
+ALL_FIELDS = tuple(key for key in KEYS if key not in (KEYS.X, KEYS.SAMPLE, KEYS.CELL_TYPE))
 Codes = NDArray[np.float32]
 
 
@@ -79,6 +81,52 @@ class LatentMixin:
             means.append(torch.cat([q.mean for q in posteriors], dim=-1).cpu())
             scales.append(torch.cat([q.stddev for q in posteriors], dim=-1).cpu())
         return torch.cat(means).numpy(), torch.cat(scales).numpy()
+
+    @torch.inference_mode()
+    def get_reconstruction_error(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> dict[str, float]:
+        """Mean negative log-likelihood of each head in nats per cell, by name of the term.
+
+        One posterior sample a cell; summed over genes. Parameters as in
+        :meth:`get_latent_representation`.
+        """
+        loader = self._loader(adata, fields=ALL_FIELDS, indices=indices, batch_size=batch_size)
+        sums: dict[str, float] = {}
+        with torch.random.fork_rng(devices=cuda_devices()):
+            torch.manual_seed(resolve_seed(seed))
+            for batch in loader:
+                cells = self.module.cells(batch)
+                raw = self.module.decode(cells, self.module.encode(cells))
+                for name, head in self.module.likelihoods.items():
+                    total = -head.log_prob(cells, raw[name]).sum().item()
+                    sums[f"nll_{name}"] = sums.get(f"nll_{name}", 0.0) + total
+        n_cells = len(loader.index)
+        return {name: total / n_cells for name, total in sums.items()}
+
+    def expression_summary(
+        self, adata: AnnData | None = None, *, n_components: int = 30, seed: int = 0
+    ) -> tuple[Codes, Codes]:
+        """Principal components of the encoder's input, and the log depth of each cell.
+
+        ``(n_cells, n_components)`` and ``(n_cells, 1)``: what the data alone give away.
+        """
+        table = self._loader(adata, fields=(), batch_size=GETTER_BATCH_SIZE)
+        x, depth = [], []
+        for batch in table:
+            cells = self.module.cells(batch)
+            counts = self.module.expects == "counts"
+            x.append(cells.log_normalised.csr.to_dense() if counts else cells.dense)
+            depth.append(cells.dense.abs().sum(-1, keepdim=True).log1p())
+        values = torch.cat(x).cpu().numpy()
+        n_components = min(n_components, *values.shape)
+        components = PCA(n_components, random_state=seed).fit_transform(values)
+        return components, torch.cat(depth).cpu().numpy()
 
     def _codes_of(self, module: Any, loader: Any) -> Codes:
         with torch.inference_mode():

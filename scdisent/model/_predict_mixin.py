@@ -18,7 +18,7 @@ from scdisent._constants import KEYS, UNS_KEY
 from scdisent._errors import InputDataError, OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
 from scdisent.functional import local_mean, support
-from scdisent.model._base import resolve_seed
+from scdisent.model._base import resolve_seed, subset
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
@@ -174,8 +174,7 @@ class PredictMixin:
         if n_samples < 1 or (kind == "mean" and n_samples > 1):
             msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
             raise OptionError(msg)
-        source = self._source(adata)
-        source = source if indices is None else source[np.asarray(indices)]
+        source = subset(self._source(adata), indices)
         plan = self._transfer_to(condition, transfer, n_neighbors=n_neighbors)
         codes = self._source_codes(source, reference)
         if not allow_reconstruction:
@@ -307,7 +306,8 @@ class PredictMixin:
         made: dict[str, Any],
         n_samples: int,
     ) -> AnnData:
-        obs = pd.concat([source.obs] * n_samples).copy()
+        own = [column for column in source.obs if not str(column).startswith("_scvi_")]
+        obs = pd.concat([source.obs[own]] * n_samples).copy()
         target = made["condition"]
         obs["source_cell"] = obs.index.to_numpy()
         suffix = [f"_{i}" if n_samples > 1 else "" for i in range(n_samples)]

@@ -1,0 +1,161 @@
+"""Cells that stay on disk: blocks of rows are read in turn and shuffled in a buffer."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from scdisent.data._cells import CellTable, TensorTable, expression_array
+
+BLOCK = 64
+"""Neighbouring rows read at once: a disk reads them as one piece."""
+BUFFER = 64
+"""Blocks held in memory, about 4,000 cells: minibatches are drawn from them at random."""
+
+
+class DiskLoader:
+    """Minibatches of cells whose expression is read from a backed AnnData.
+
+    Parameters
+    ----------
+    x
+        Backed matrix; only slices of rows are taken from it.
+    columns
+        Fields of every cell, in memory.
+    rows
+        Mask of the cells to use, ``(n_cells,)``; None: all.
+    genes
+        Columns of ``x`` to use, in this order; None: all.
+    seed
+        Shuffle blocks and, inside the buffer, cells; None: keep the order.
+    shard
+        Own rank and number of processes, which take blocks in turn.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        columns: Mapping[str, NDArray[np.generic]],
+        *,
+        batch_size: int,
+        rows: NDArray[np.bool_] | None = None,
+        genes: NDArray[np.integer] | None = None,
+        seed: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.x, self.columns, self.genes = x, columns, genes
+        self.rows = np.ones(x.shape[0], dtype=bool) if rows is None else rows
+        self.index = np.flatnonzero(self.rows)
+        self.batch_size, self.device = batch_size, device
+        self.rng = None if seed is None else np.random.default_rng(seed)
+        self.rank, self.n_shards = shard
+
+    def __len__(self) -> int:
+        own = len(self.index) // self.n_shards
+        return max(1, own // self.batch_size) if self.rng else -(-own // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        n_batches = 0
+        rest = np.empty(0, dtype=np.int64)
+        for blocks in self._buffers():
+            cells = np.concatenate([rest, *blocks])
+            table = self._read(cells)
+            order = np.arange(len(cells)) if self.rng is None else self.rng.permutation(len(cells))
+            n_full = len(cells) // self.batch_size * self.batch_size
+            for start in range(0, n_full, self.batch_size):
+                if n_batches == len(self):
+                    return
+                yield self._batch(table, order[start : start + self.batch_size])
+                n_batches += 1
+            rest = np.sort(cells[order[n_full:]])
+        if len(rest) and n_batches < len(self):
+            yield self._batch(self._read(rest), np.arange(len(rest)))
+
+    def _buffers(self) -> Iterator[list[NDArray[np.int64]]]:
+        """Cells of ``BUFFER`` blocks at a time."""
+        starts = np.arange(0, len(self.rows), BLOCK)
+        if self.rng is not None:
+            starts = self.rng.permutation(starts)[self.rank :: self.n_shards]
+        for first in range(0, len(starts), BUFFER):
+            chosen = starts[first : first + BUFFER]
+            yield [at + np.flatnonzero(self.rows[at : at + BLOCK]) for at in chosen]
+
+    def _read(self, cells: NDArray[np.int64]) -> TensorTable:
+        """Cells as tensors; rows are read block by block and the unwanted ones dropped."""
+        parts, taken = [], []
+        for at in dict.fromkeys((cells // BLOCK * BLOCK).tolist()):
+            block = self.x[at : at + BLOCK]
+            block = block if self.genes is None else block[:, self.genes]
+            own = np.flatnonzero(cells // BLOCK * BLOCK == at)
+            parts.append(block[cells[own] - at])
+            taken.append(own)
+        x = sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.vstack(parts)
+        x = x[np.argsort(np.concatenate(taken), kind="stable")]
+        columns = {key: column[cells] for key, column in self.columns.items()}
+        return TensorTable(CellTable(expression_array(x), columns))
+
+    def _batch(self, table: TensorTable, order: NDArray[np.integer]) -> dict[str, Tensor]:
+        batch = table.rows(torch.from_numpy(np.asarray(order)))
+        return batch if self.device is None else {k: v.to(self.device) for k, v in batch.items()}
+
+
+class DiskDataModule(pl.LightningDataModule):
+    """Train and validation loaders over a backed AnnData; whole blocks are held out.
+
+    Parameters
+    ----------
+    x, columns
+        As in :class:`DiskLoader`.
+    batch_size, train_size, validation_size, seed
+        As in :class:`ResidentDataModule`, but the split is not stratified: that would cut blocks.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        columns: Mapping[str, NDArray[np.generic]],
+        *,
+        batch_size: int,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.x, self.columns, self.batch_size, self.seed = x, columns, batch_size, seed
+        train_size = 0.9 if train_size is None else train_size
+        validation_size = 1 - train_size if validation_size is None else validation_size
+        place = np.random.default_rng(seed).permutation(-(-x.shape[0] // BLOCK))
+        place = np.repeat(place / len(place), BLOCK)[: x.shape[0]]
+        self.train_rows = place < train_size
+        self.val_rows = ~self.train_rows & (place < train_size + validation_size)
+        self.train_idx = np.flatnonzero(self.train_rows)
+        self.val_idx = np.flatnonzero(self.val_rows)
+        self.test_idx = np.flatnonzero(~self.train_rows & ~self.val_rows)
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+        self.n_obs, self.n_vars = x.shape
+
+    def _loader(self, rows: NDArray[np.bool_], seed: int | None) -> DiskLoader:
+        trainer = self.trainer
+        return DiskLoader(
+            self.x,
+            self.columns,
+            batch_size=self.batch_size,
+            rows=rows,
+            seed=seed,
+            shard=(trainer.global_rank, trainer.world_size) if trainer else (0, 1),
+            device=trainer.strategy.root_device if trainer else None,
+        )
+
+    def train_dataloader(self) -> DiskLoader:
+        """Shuffled blocks, shuffled cells inside the buffer."""
+        return self._loader(self.train_rows, self.seed)
+
+    def val_dataloader(self) -> DiskLoader | list:
+        """In order; an empty list without validation cells."""
+        return self._loader(self.val_rows, None) if self.n_val else []

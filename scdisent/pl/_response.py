@@ -1,0 +1,220 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdisent._errors import InputDataError
+from scdisent.metrics._response import correlation, explained, mean_and_variance, welch_t
+from scdisent.pl._figure import BLUE, GREY, ORANGE, Drawn, finish, panels, stored, tidy
+from scdisent.pl._labels import place_labels
+
+TARGET_SUM = 1e4
+
+
+def response(
+    adata: AnnData,
+    predicted: AnnData,
+    *,
+    observed_condition: str | None = None,
+    condition_key: str | None = None,
+    control: str | None = None,
+    layer: str | None = None,
+    n_top: int = 10,
+    axes: Sequence[Axes] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Drawn:
+    """Draw predicted against observed response: change of the mean, and spread, of each gene.
+
+    Left: change of the mean of log1p counts per 10,000 against the reference cells; the title
+    gives Pearson's correlation over all genes and over the 100 genes of largest Welch t. Right:
+    variance of the same values among target cells, on logarithmic scales: a shift of the
+    mean alone gives the left panel, only a generative model gives the right one.
+
+    Parameters
+    ----------
+    adata
+        Counts of reference and target cells. It is not changed.
+    predicted
+        Predicted cells, as from ``model.predict``; their genes must be genes of ``adata``.
+    observed_condition
+        Level of the observed target cells. Default: the predicted condition.
+    condition_key, control
+        Column of ``adata.obs`` and its reference level. Default: as stored by ``tl.embed``.
+    layer
+        Layer of ``adata`` that holds counts. Default: ``X``.
+    n_top
+        Genes of largest observed change to name.
+    axes
+        Two axes.
+    show, save
+        Show the figure (default: in interactive sessions); a file to write it to.
+
+    Returns
+    -------
+    List of two axes, unless shown.
+
+    Raises
+    ------
+    InputDataError
+        If reference or target cells, or genes, are missing.
+    """
+    table = response_table(
+        adata,
+        predicted,
+        observed_condition=observed_condition,
+        condition_key=condition_key,
+        control=control,
+        layer=layer,
+    )
+    drawn = panels(1, 2, axes=axes, size=(4.8, 4.6))
+    _draw_means(drawn[0], table, n_top=n_top)
+    _draw_variances(drawn[1], table)
+    if axes is None:
+        names = table.attrs
+        drawn[0].figure.suptitle(f"{names['condition']} against {names['control']}", fontsize=12)
+    return finish(drawn, show=show, save=save, new=axes is None)
+
+
+def response_table(
+    adata: AnnData,
+    predicted: AnnData,
+    *,
+    observed_condition: str | None = None,
+    condition_key: str | None = None,
+    control: str | None = None,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """Numbers of :func:`response`, a row for each gene of ``predicted``.
+
+    Returns
+    -------
+    Columns ``observed_change``, ``predicted_change``, ``observed_variance``,
+    ``predicted_variance`` and ``t`` (Welch, observed target against reference).
+    """
+    condition_key = condition_key or _setting(adata, "condition_key")
+    control = control or _setting(adata, "control")
+    target = observed_condition or _predicted_condition(predicted)
+    groups = adata.obs[condition_key].astype(str).to_numpy()
+    genes = _positions(adata, predicted)
+    counts = adata.X if layer is None else adata.layers[layer]
+    said = log_normalise(predicted.X)
+    start, seen = (
+        log_normalise(counts[_members(groups, level, role=role)][:, genes])
+        for level, role in ((control, "reference"), (target, "observed target"))
+    )
+    (mean_0, var_0), (mean, var), (mean_p, var_p) = map(mean_and_variance, (start, seen, said))
+    table = pd.DataFrame(
+        {
+            "observed_change": mean - mean_0,
+            "predicted_change": mean_p - mean_0,
+            "observed_variance": var,
+            "predicted_variance": var_p,
+            "t": welch_t(mean - mean_0, error=var / seen.shape[0] + var_0 / start.shape[0]),
+        },
+        index=predicted.var_names,
+    )
+    table.attrs.update(condition=str(target), control=str(control))
+    return table
+
+
+def log_normalise(counts: Any) -> Any:
+    """Log1p of counts per ``TARGET_SUM``, dense or sparse as given; empty cells stay zero."""
+    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
+    factors = TARGET_SUM / np.where(totals > 0, totals, 1)
+    if sparse.issparse(counts):
+        return counts.multiply(factors).tocsr().log1p()
+    return np.log1p(np.asarray(counts) * factors)
+
+
+def _setting(adata: AnnData, name: str) -> str:
+    """Return what ``tl.embed`` stored about the data, unless it is empty."""
+    value = stored(
+        adata, "embed", call="tl.embed(adata, model), or pass condition_key and control,"
+    )
+    if not value.get(name):
+        msg = f"tl.embed stored no {name}. Pass {name}= to pl.response."
+        raise InputDataError(msg)
+    return str(value[name])
+
+
+def _predicted_condition(predicted: AnnData) -> str:
+    call = "model.predict, or pass observed_condition,"
+    return str(stored(predicted, "prediction", call=call)["condition"])
+
+
+def _members(groups: NDArray[np.object_], level: str, *, role: str) -> NDArray[np.bool_]:
+    """Mask of the cells of a level, at least two."""
+    members = groups == str(level)
+    if members.sum() < 2:
+        found = ", ".join(f"{name} ({n})" for name, n in pd.Series(groups).value_counts().items())
+        msg = (
+            f"The plot needs at least two {role} cells ({level!r}), but adata holds: {found}. "
+            "Pass an AnnData that also holds them."
+        )
+        raise InputDataError(msg)
+    return members
+
+
+def _positions(adata: AnnData, predicted: AnnData) -> NDArray[np.intp]:
+    """Where the predicted genes are in ``adata``, ``(n_genes,)``."""
+    positions = adata.var_names.get_indexer(predicted.var_names)
+    absent = predicted.var_names[positions < 0]
+    if len(absent):
+        msg = (
+            f"{len(absent)} of {predicted.n_vars} predicted genes are not in adata "
+            f"({', '.join(absent[:5])}, ...). Pass the AnnData that the model was trained on."
+        )
+        raise InputDataError(msg)
+    return positions
+
+
+def _draw_means(ax: Axes, table: pd.DataFrame, *, n_top: int) -> None:
+    x, y = table["observed_change"].to_numpy(), table["predicted_change"].to_numpy()
+    top = np.argsort(-np.abs(table["t"].to_numpy()), kind="stable")[:100]
+    named = np.argsort(-np.abs(x), kind="stable")[:n_top]
+    limits = _square(ax, np.r_[x, y, 0])
+    ax.plot(limits, limits, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    ax.scatter(x, y, s=9, color=BLUE, alpha=0.5, linewidths=0, rasterized=True, zorder=2)
+    ax.scatter(x[named], y[named], s=18, color=ORANGE, linewidths=0, zorder=3)
+    ax.set_xlabel("observed change of mean log expression")
+    ax.set_ylabel("predicted change")
+    everywhere, there = correlation(x, y), correlation(x[top], y[top])
+    label = f"top {len(top)} genes" if len(top) < len(x) else "all again"
+    ax.set_title(f"Mean: r = {everywhere:.2f} (all genes), {there:.2f} ({label})", fontsize=10.5)
+    tidy(ax)
+    place_labels(ax, np.stack([x, y], axis=1)[named], names=table.index[named])
+
+
+def _draw_variances(ax: Axes, table: pd.DataFrame) -> None:
+    x, y = table["observed_variance"].to_numpy(), table["predicted_variance"].to_numpy()
+    positive = (x > 0) & (y > 0)  # a logarithmic scale has no zero
+    ax.set(xscale="log", yscale="log")
+    limits = _square(ax, np.r_[x[positive], y[positive]])
+    ax.plot(limits, limits, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    ax.scatter(x[positive], y[positive], s=9, color=BLUE, alpha=0.5, linewidths=0, rasterized=True)
+    ax.set_xlabel("observed variance of log expression")
+    ax.set_ylabel("predicted variance")
+    left_out = int((~positive).sum())
+    note = f" ({left_out} genes without spread not drawn)" if left_out else ""
+    ax.set_title(f"Variance: R² = {explained(x, by=y):.2f}{note}", fontsize=10.5)
+    tidy(ax)
+
+
+def _square(ax: Axes, values: NDArray[np.floating]) -> tuple[float, float]:
+    """Give both axes the same limits with a margin, on the axes' own scale."""
+    log = ax.get_xscale() == "log"
+    if not len(values):
+        return (0.1, 1.0)
+    ends = np.log10([values.min(), values.max()]) if log else np.array([values.min(), values.max()])
+    margin = 0.08 * max(ends[1] - ends[0], 1e-3)
+    low, high = ends + [-margin, margin]
+    limits = (10**low, 10**high) if log else (float(low), float(high))
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    return limits

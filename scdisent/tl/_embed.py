@@ -1,0 +1,57 @@
+"""Write a model's codes into an AnnData."""
+
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+
+from scdisent import __version__
+from scdisent._constants import UNS_KEY, obsm_key
+
+REPRESENTATIONS = ("invariant", "specific")
+
+
+def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
+    """Store both latent blocks, the training curves and where they come from.
+
+    Writes ``obsm["X_<key>_invariant"]`` and ``obsm["X_<key>_specific"]`` (posterior means,
+    ``(n_cells, n_latent)``), ``uns[<key>]["embed"]`` (model, version, keys of the setup) and
+    ``uns[<key>]["history"]`` (one column a curve). Everything can be written to h5ad and zarr.
+
+    Parameters
+    ----------
+    adata
+        Cells with the genes of training and the condition column, which the specific block reads.
+    model
+        A trained model.
+    key_added
+        Name under which results are stored.
+    """
+    codes = {
+        name: model.get_latent_representation(adata, representation=name)
+        for name in REPRESENTATIONS
+    }
+    for name, values in codes.items():
+        adata.obsm[obsm_key(name, key_added)] = values
+    results = adata.uns.setdefault(key_added, {})
+    results["embed"] = {
+        "model": type(model).__name__,
+        "version": __version__,
+        "representations": list(codes),
+        **setup_keys(model),
+    }
+    results["history"] = history_frame(model.history)
+
+
+def setup_keys(model: Any) -> dict[str, str]:
+    """Columns named at setup; an empty string where none was (h5ad knows no None)."""
+    given = model.registry_["setup_args"]
+    names = ("condition_key", "labels_key", "sample_key", "batch_key", "control")
+    return {name: str(given[name]) if given[name] is not None else "" for name in names}
+
+
+def history_frame(history: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Curves side by side, indexed by epoch."""
+    frame = pd.DataFrame({name: curve.iloc[:, 0] for name, curve in history.items()})
+    frame.index.name = "epoch"
+    return frame.astype(float)

@@ -1,0 +1,243 @@
+"""The audit of a model on cells: what leaks where, what is kept, how well it reconstructs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from scdisent import metrics as sm
+from scdisent._constants import UNS_KEY
+from scdisent._errors import SetupError, one_of
+from scdisent.tl._embed import setup_keys
+
+PARTS = ("leakage", "controls", "cell_type", "nmi", "likelihood")
+N_DECODED = 30
+"""Principal components of the decoded profile that attackers read."""
+
+Codes = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What is known of each audited cell."""
+
+    condition: NDArray[np.str_]
+    cell_type: NDArray[np.str_] | None
+    sample: NDArray[np.str_] | None
+
+
+def score(
+    adata: AnnData,
+    model: Any,
+    *,
+    metrics: Sequence[str] | None = None,
+    max_cells: int = 10_000,
+    min_cells: int = 100,
+    key_added: str = UNS_KEY,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Audit a trained model on cells and store the tables.
+
+    Parameters
+    ----------
+    adata
+        Cells with the columns named at setup. Cells that the model was trained on make every
+        leak look at least as large, so they are allowed; attackers never score the cells, and with
+        ``sample_key`` never the donors, that they were fitted on.
+    model
+        A trained model.
+    metrics
+        Parts to compute, default all: ``"leakage"`` (condition from the invariant codes and from
+        what they decode to, pooled and within cell types), ``"controls"`` (positive: specific
+        codes, principal components of the data; negative: invariant codes with shuffled labels;
+        and what cell type or depth alone give away), ``"cell_type"`` (what is kept), ``"nmi"``
+        (k-means, only for comparison with published tables), ``"likelihood"``.
+    max_cells
+        Audit a random subset of larger data.
+    min_cells
+        Cell types with fewer cells are not audited on their own.
+    key_added
+        Name under which results are stored.
+    seed
+        Of subset, attackers and permutations.
+
+    Returns
+    -------
+    Tidy table with the columns ``metric, representation, target, value, lower, upper, null_95``,
+    also in ``uns[<key>]["scores"]``. ``uns[<key>]["leakage"]`` holds the audit in full,
+    ``uns[<key>]["statement"]`` its conclusion in words.
+    """
+    parts = [one_of(part, PARTS, "metrics") for part in (metrics or PARTS)]
+    cells = _subset(adata, max_cells, seed)
+    labels = _read_labels(cells, setup_keys(model))
+    codes = {
+        name: model.get_latent_representation(cells, representation=name)
+        for name in ("invariant", "specific")
+    }
+    audits: dict[str, sm.Leakage] = {}
+    if "leakage" in parts:
+        audits |= _leaks(cells, model, codes, labels, min_cells=min_cells, seed=seed)
+    if "controls" in parts:
+        audits |= _controls(cells, model, codes, labels, seed=seed)
+    rows = [_leak_row(name, audit) for name, audit in audits.items()]
+    if labels.cell_type is not None:
+        if "cell_type" in parts:
+            rows += _cell_type_rows(codes, labels, seed=seed)
+        if "nmi" in parts:
+            rows += _nmi_rows(codes, labels, seed=seed)
+    if "likelihood" in parts:
+        rows += [
+            _row(name, "", "expression", value)
+            for name, value in model.get_reconstruction_error(cells, seed=seed).items()
+        ]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    _store(adata, table, audits, key_added)
+    return table
+
+
+_COLUMNS = ["metric", "representation", "target", "value", "lower", "upper", "null_95"]
+
+
+def _row(metric: str, representation: str, target: str, value: float, **more: float) -> dict:
+    empty = dict.fromkeys(("lower", "upper", "null_95"), np.nan)
+    return {
+        "metric": metric,
+        "representation": representation,
+        "target": target,
+        "value": float(value),
+        **empty,
+        **more,
+    }
+
+
+def _subset(adata: AnnData, max_cells: int, seed: int) -> AnnData:
+    if adata.n_obs <= max_cells:
+        return adata
+    chosen = np.random.default_rng(seed).choice(adata.n_obs, max_cells, replace=False)
+    return adata[np.sort(chosen)]
+
+
+def _read_labels(adata: AnnData, keys: Mapping[str, str]) -> _Labels:
+    def column(name: str) -> NDArray[np.str_] | None:
+        key = keys[name]
+        if not key:
+            return None
+        if key not in adata.obs:
+            msg = f"adata.obs has no column {key!r} ({name} at setup), which the audit needs."
+            raise SetupError(msg)
+        return adata.obs[key].astype(str).to_numpy()
+
+    return _Labels(column("condition_key"), column("labels_key"), column("sample_key"))
+
+
+def _leaks(
+    cells: AnnData,
+    model: Any,
+    codes: Mapping[str, Codes],
+    labels: _Labels,
+    *,
+    min_cells: int,
+    seed: int,
+) -> dict[str, sm.Leakage]:
+    """Condition from the invariant codes and from what they decode to."""
+    read = {"invariant": codes["invariant"], "decoded": decoded_features(cells, model, seed=seed)}
+    return {
+        name: sm.leakage(
+            values,
+            labels.condition,
+            groups=labels.sample,
+            within=labels.cell_type,
+            min_cells=min_cells,
+            seed=seed,
+        )
+        for name, values in read.items()
+    }
+
+
+def decoded_features(cells: AnnData, model: Any, *, seed: int) -> Codes:
+    """Principal components of the log profile that the invariant codes alone decode to.
+
+    A function of the invariant codes: it can hold no more than they do, but a probe may find it
+    more easily. Heads that see the condition decode every cell under the same one.
+    """
+    profile = model.get_normalized_expression(
+        cells,
+        reconstruction="invariant",
+        transform_condition=model.conditions[0],
+        return_numpy=True,
+    )
+    if model.module.expects == "counts":
+        profile = np.log1p(profile)
+    n_components = min(N_DECODED, *profile.shape)
+    return PCA(n_components, random_state=seed).fit_transform(profile)
+
+
+def _controls(
+    cells: AnnData, model: Any, codes: Mapping[str, Codes], labels: _Labels, *, seed: int
+) -> dict[str, sm.Leakage]:
+    """Audits whose outcome is known: they show that the attackers work."""
+    shuffled = np.random.default_rng(seed).permutation(labels.condition)
+    expression, depth = model.expression_summary(cells, n_components=N_DECODED, seed=seed)
+    audits = {
+        "specific": (codes["specific"], labels.condition),
+        "expression": (expression, labels.condition),
+        "depth only": (depth, labels.condition),
+        "shuffled": (codes["invariant"], shuffled),
+    }
+    found = {
+        name: sm.leakage(values, condition, groups=labels.sample, seed=seed)
+        for name, (values, condition) in audits.items()
+    }
+    if labels.cell_type is not None:
+        found["type only"] = sm.composition_baseline(
+            labels.condition, labels.cell_type, groups=labels.sample, seed=seed
+        )
+    return found
+
+
+def _leak_row(name: str, audit: sm.Leakage) -> dict:
+    lower, upper = audit.interval.loc["auroc", ["lower", "upper"]]
+    null = audit.null.loc["auroc", "upper_95"]
+    return _row("leakage", name, "condition", audit.auroc, lower=lower, upper=upper, null_95=null)
+
+
+def _cell_type_rows(codes: Mapping[str, Codes], labels: _Labels, *, seed: int) -> list[dict]:
+    return [
+        _row(
+            name,
+            block,
+            "cell_type",
+            function(values, labels.cell_type, groups=labels.sample, seed=seed),
+        )
+        for block, values in codes.items()
+        for name, function in (
+            ("knn_accuracy", sm.knn_accuracy),
+            ("label_recovery", sm.label_recovery),
+        )
+    ]
+
+
+def _nmi_rows(codes: Mapping[str, Codes], labels: _Labels, *, seed: int) -> list[dict]:
+    targets = {"cell_type": labels.cell_type, "condition": labels.condition}
+    return [
+        _row("nmi", "invariant", target, sm.nmi(codes["invariant"], values, seed=seed))
+        for target, values in targets.items()
+    ]
+
+
+def _store(adata: AnnData, table: pd.DataFrame, audits: Mapping[str, sm.Leakage], key: str) -> None:
+    results = adata.uns.setdefault(key, {})
+    results["scores"] = table
+    if audits:
+        frames = [
+            audit.to_frame().assign(representation=name, target="condition")
+            for name, audit in audits.items()
+        ]
+        results["leakage"] = pd.concat(frames, ignore_index=True)
+    if "invariant" in audits:
+        results["statement"] = str(audits["invariant"].equivalent())
