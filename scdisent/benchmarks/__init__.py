@@ -1,0 +1,20 @@
+"""Benchmarks that make the published tables; each is resumable and has one command."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from scdisent._errors import one_of
+from scdisent.benchmarks._invariance import invariance
+from scdisent.benchmarks._speed import speed
+from scdisent.benchmarks._toy import toy
+
+SUITES = {"invariance": invariance, "toy": toy, "speed": speed}
+
+
+def run(suite: str, *, out: str | Path = "docs/benchmarks") -> pd.DataFrame:
+    """Run a suite by name and write its CSV and markdown table to a folder."""
+    return SUITES[one_of(suite, SUITES, "suite")](out)
+
+
+__all__ = ["SUITES", "invariance", "run", "speed", "toy"]

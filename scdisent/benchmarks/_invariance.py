@@ -1,0 +1,127 @@
+"""The invariance benchmark: what leaks, what is kept, what it costs."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+
+from scdisent import metrics as sm
+from scdisent._errors import one_of
+from scdisent.benchmarks._methods import METHODS, Fit, World
+from scdisent.benchmarks._report import environment, write_report
+from scdisent.datasets import load, simulate_conditions
+
+MIN_CELLS = 100
+WORLDS = ("kang2018_6k", "simulated", "simulated, composition shift")
+SEEDS = (0, 1, 2)
+
+
+def make_world(name: str) -> World:
+    """Build one of the benchmark's data sets."""
+    one_of(name, WORLDS, "world")
+    if name == "kang2018_6k":
+        return World(name, kang_2000_genes())
+    shift = 0.7 if "shift" in name else 0.0
+    return World(name, simulate_conditions(composition_shift=shift, seed=1))
+
+
+def kang_2000_genes(*, n_genes: int = 2_000):
+    """Kang 2018, 6k subset: types with at least 30 cells in both conditions, 2,000 genes."""
+    adata = load("kang2018_6k")
+    adata = adata[adata.obs["cell_type"] != "Megakaryocytes"].copy()
+    sc.pp.filter_genes(adata, min_cells=10)
+    logged = adata.copy()
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    sc.pp.highly_variable_genes(logged, n_top_genes=n_genes, flavor="seurat")
+    return adata[:, logged.var["highly_variable"]].copy()
+
+
+def audit(world: World, fit: Fit, *, seed: int) -> dict[str, float | str]:
+    """Every column of the table for one fit."""
+    condition, cell_type, sample = (
+        world.adata.obs[key].astype(str).to_numpy()
+        for key in (world.condition, world.cell_type, world.sample)
+    )
+    kept = {"groups": sample, "seed": seed}
+    leak = sm.leakage(fit.invariant, condition, within=cell_type, min_cells=MIN_CELLS, **kept)
+    row: dict[str, float | str] = {
+        "auroc": leak.auroc,
+        "balanced_accuracy": leak.balanced_accuracy,
+        "attacker": leak.attacker,
+        "null_auroc_95": leak.null.loc["auroc", "upper_95"],
+        "within_auroc": leak.within_auroc,
+        "within_balanced_accuracy": leak.by_group["balanced_accuracy"].mean(),
+        "within_null_auroc": leak.by_group["null_auroc"].mean(),
+        "worst_auroc": leak.by_group["auroc"].max(),
+        "worst_null_auroc_95": leak.by_group["null_auroc_95"].max(),
+        "worst_group": str(leak.worst_group),
+        "type_knn": sm.knn_accuracy(fit.invariant, cell_type, **kept),
+        "type_logistic": sm.label_recovery(fit.invariant, cell_type, **kept),
+        "nmi_type": sm.nmi(fit.invariant, cell_type, seed=seed),
+        "nmi_condition": sm.nmi(fit.invariant, condition, seed=seed),
+        "type_only_balanced_accuracy": sm.composition_baseline(
+            condition, cell_type, **kept
+        ).balanced_accuracy,
+        "seconds": fit.seconds,
+        **fit.errors,
+    }
+    if fit.decoded is not None:
+        decoded = sm.leakage(fit.decoded, condition, **kept)
+        row["decoded_auroc"] = decoded.auroc
+        row["decoded_balanced_accuracy"] = decoded.balanced_accuracy
+    if fit.specific is not None:
+        row["condition_from_specific"] = sm.label_recovery(fit.specific, condition, **kept)
+        row["type_from_specific_logistic"] = sm.label_recovery(fit.specific, cell_type, **kept)
+        row["type_from_specific_knn"] = sm.knn_accuracy(fit.specific, cell_type, **kept)
+    return row
+
+
+def run_one(task: tuple[str, str, int]) -> dict[str, float | str]:
+    """Fit and audit one method on one world with one seed, on one core."""
+    import torch
+
+    torch.set_num_threads(1)
+    world_name, method, seed = task
+    world = make_world(world_name)
+    fit = METHODS[method](world, seed)
+    return {"world": world_name, "method": method, "seed": seed, **audit(world, fit, seed=seed)}
+
+
+def invariance(
+    out: str | Path,
+    *,
+    worlds: Sequence[str] = WORLDS,
+    methods: Sequence[str] = tuple(METHODS),
+    seeds: Sequence[int] = SEEDS,
+    n_processes: int = 2,
+) -> pd.DataFrame:
+    """Run what is not in ``out/invariance.csv`` yet, then write the table ``invariance.md``.
+
+    Each row of the file is one fit; a broken run goes on where it stopped.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "invariance.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    done = {(row["world"], row["method"], row["seed"]) for row in rows}
+    tasks = [
+        (world, method, seed)
+        for seed in seeds
+        for world in worlds
+        for method in methods
+        if (world, method, seed) not in done
+    ]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
+        for row in pool.map(run_one, tasks):
+            rows.append(row)
+            print(f"{row['world']} | {row['method']} | seed {row['seed']}", flush=True)
+            pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
+    table = pd.DataFrame(rows).replace({np.nan: None})
+    write_report(pd.read_csv(path), out / "invariance.md", environment=environment(n_processes))
+    return table
