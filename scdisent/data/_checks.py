@@ -165,14 +165,33 @@ def check_columns(adata: AnnData, columns: dict[str, str | None]) -> None:
             raise SetupError(msg)
 
 
+def check_numbers(adata: AnnData, columns: Sequence[str]) -> None:
+    """Columns that enter a model as they are hold numbers."""
+    for column in columns:
+        if not pd.api.types.is_numeric_dtype(adata.obs[column]):
+            msg = (
+                f"adata.obs[{column!r}] holds {adata.obs[column].dtype} values; expected numbers. "
+                f"Run: adata.obs[{column!r}] = adata.obs[{column!r}].astype(float), or name it "
+                "under categorical_covariate_keys."
+            )
+            raise SetupError(msg)
+
+
 def check_condition(condition: pd.Series, *, control: str | None) -> None:
     """At least two levels of at least two cells, the control among them."""
-    sizes = condition.astype(str).value_counts()
-    sizes = sizes[sizes > 0]
+    sizes = condition.value_counts()
+    sizes.index = sizes.index.astype(str)
     name = condition.name
+    unused = list(sizes.index[sizes == 0])
+    if unused:
+        msg = (
+            f"adata.obs[{name!r}] has categories without cells: {unused[:5]}. Run: "
+            f"adata.obs[{name!r}] = adata.obs[{name!r}].cat.remove_unused_categories()."
+        )
+        raise SetupError(msg)
     if len(sizes) < 2:
         msg = (
-            f"condition_key={name!r} has one level ({sizes.index[0]!r}); conditions can only be "
+            f"condition_key={name!r} has the level(s) {list(sizes.index)}; conditions can only be "
             "told apart when there are at least two."
         )
         raise SetupError(msg)

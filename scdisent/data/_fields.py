@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from anndata import AnnData
 from scvi.data import fields
 
@@ -13,6 +12,7 @@ from scdisent.data._checks import (
     check_condition,
     check_expression,
     check_names,
+    check_numbers,
     warn_if_confounded,
 )
 
@@ -42,17 +42,18 @@ def check_setup(
         },
     )
     check_condition(adata.obs[condition_key], control=control)
-    _check_size_factor(adata, single_columns["size_factor_key"])
+    size_factor = single_columns["size_factor_key"]
+    check_numbers(adata, [*filter(None, [size_factor]), *(continuous_covariate_keys or [])])
+    if size_factor is not None and not (adata.obs[size_factor] > 0).all():
+        msg = (
+            f"size_factor_key={size_factor!r} must be positive in every cell. "
+            f"Check adata.obs[{size_factor!r}]."
+        )
+        raise SetupError(msg)
     check_expression(adata, layer=layer)
     nuisance = [single_columns["batch_key"], single_columns["sample_key"]]
     others = [key for key in [*nuisance, *(categorical_covariate_keys or [])] if key]
     warn_if_confounded(adata.obs, condition_key=condition_key, others=others)
-
-
-def _check_size_factor(adata: AnnData, key: str | None) -> None:
-    if key is not None and not (np.asarray(adata.obs[key], dtype=float) > 0).all():
-        msg = f"size_factor_key={key!r} must be positive in every cell. Check adata.obs[{key!r}]."
-        raise SetupError(msg)
 
 
 def scvi_fields(

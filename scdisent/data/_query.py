@@ -33,7 +33,10 @@ _ADVICE = {
         "Cells of an unseen condition have an invariant code (representation='invariant' needs no "
         "condition); everything else needs a condition of training."
     ),
-    KEYS.BATCH: "Name the training batch to decode as: transform_batch=...",
+    KEYS.BATCH: (
+        "Codes need no batch; to decode, name a batch of training: "
+        "get_normalized_expression(transform_batch=...), or write it into that column."
+    ),
     KEYS.CATEGORICAL_COVARIATES: "Covariates enter the decoders, so they must be of training.",
 }
 

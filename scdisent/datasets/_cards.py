@@ -102,6 +102,11 @@ COLUMN_KEYS = {"what": str, "source": str, "values": dict}
 def card(name: str) -> Card:
     """Card of one data set.
 
+    Parameters
+    ----------
+    name
+        One of :func:`scdisent.datasets.list`.
+
     Raises
     ------
     OptionError

@@ -14,7 +14,14 @@ from scdisent.functional._counts import (
     zero_inflated_negative_binomial,
 )
 from scdisent.functional._kl import gaussian_kl
-from scdisent.functional._moments import class_means, hsic, mmd
+from scdisent.functional._moments import (
+    class_means,
+    hsic,
+    label_kernel,
+    mmd,
+    rbf_kernel,
+    standardised,
+)
 from scdisent.functional._sparse import (
     SparseCells,
     csr_tensor,
@@ -34,12 +41,15 @@ __all__ = [
     "gamma_terms",
     "gaussian_kl",
     "hsic",
+    "label_kernel",
     "local_mean",
     "log1p_normalised",
     "mmd",
     "negative_binomial",
     "poisson",
+    "rbf_kernel",
     "sparse_linear",
+    "standardised",
     "support",
     "zero_inflated_negative_binomial",
     "zero_sum_game",

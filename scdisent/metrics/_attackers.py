@@ -12,10 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from scdisent._errors import one_of
-from scdisent.metrics._checks import Floats, Integers
+from scdisent.metrics._checks import Floats, Integers, one_thread
 
 Attack = Callable[..., Floats]
 """``(codes, labels, *, test, seed)`` to probabilities ``(n_test, n_labels)``."""
@@ -120,8 +119,7 @@ def attack(
 
 
 def _quietly(method: Attack, codes: Floats, labels: Integers, **kwargs: NDArray | int) -> Floats:
-    """Run an attack; that its steps are limited is on purpose and needs no warning."""
-    # One thread: the problems are small, and two pools of threads on busy cores wait for each other.
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
+    """Run an attack on one thread; its steps are limited on purpose, which needs no warning."""
+    with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return method(codes, labels, **kwargs)

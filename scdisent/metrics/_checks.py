@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold
+from threadpoolctl import threadpool_limits
 
 from scdisent._errors import InputDataError, OptionError
 
@@ -45,6 +46,15 @@ def as_levels(labels: ArrayLike, *, name: str, n_cells: int) -> tuple[Integers, 
         msg = f"{name} is missing for {n_missing} cells. Leave these cells out."
         raise InputDataError(msg)
     return integers.astype(np.intp), list(levels)
+
+
+def one_thread() -> threadpool_limits:
+    """Context in which linear algebra uses one thread.
+
+    The matrices here are too small to gain from more, and on a busy machine threads that wait for
+    one another make fits many times slower.
+    """
+    return threadpool_limits(1)
 
 
 def combine(*columns: Integers | None) -> Integers:

@@ -20,6 +20,7 @@ from scdisent.metrics._checks import (
     assign_folds,
     combine,
     groups_per_label,
+    one_thread,
 )
 
 MIN_LABEL_CELLS = 10
@@ -63,7 +64,8 @@ def nmi(
     if not 1 <= n_clusters <= len(codes):
         msg = f"n_clusters={n_clusters}, but it must lie between 1 and {len(codes)} cells."
         raise OptionError(msg)
-    clusters = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(codes)
+    with one_thread():
+        clusters = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(codes)
     return float(normalized_mutual_info_score(integers, clusters))
 
 
@@ -165,7 +167,9 @@ def _cross_validated(
     predicted = np.empty_like(integers)
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
-        predicted[test] = classifier.fit(points[train], integers[train]).predict(points[test])
+        with one_thread():
+            classifier.fit(points[train], integers[train])
+            predicted[test] = classifier.predict(points[test])
     return float(balanced_accuracy_score(integers, predicted))
 
 

@@ -237,8 +237,17 @@ def composition_baseline(
 
     Codes that keep cell types must leak this much where conditions differ in composition; only
     what :func:`leakage` finds beyond it is a fault of the codes. The attacker is logistic
-    regression on one-hot types, which can learn every table of frequencies. Parameters, result
-    and errors are those of :func:`leakage`.
+    regression on one-hot types, which can learn every table of frequencies. Result and errors are
+    those of :func:`leakage`.
+
+    Parameters
+    ----------
+    condition, within
+        Condition and cell type of each cell, ``(n_cells,)``.
+    groups
+        Donors or replicates, ``(n_cells,)``.
+    n_folds, n_permutations, n_bootstrap, seed
+        As in :func:`leakage`.
     """
     condition = np.asarray(condition, dtype=object)
     types, names = as_levels(within, name="within", n_cells=len(condition))

@@ -131,7 +131,15 @@ class DisentModel(BaseModelClass):
         return None if control is None else str(control)
 
     def condition_code(self, condition: str, *, argument: str = "condition") -> int:
-        """Code of a condition; an unknown one lists those of training."""
+        """Code of a condition; an unknown one lists those of training.
+
+        Parameters
+        ----------
+        condition
+            Name of a level.
+        argument
+            How the message calls it.
+        """
         if str(condition) not in self.conditions:
             msg = (
                 f"{argument}={condition!r} was not in training, and {type(self).__name__} has no "
@@ -338,6 +346,13 @@ class DisentModel(BaseModelClass):
         """Write the model to a folder: weights as safetensors, everything else as JSON.
 
         The data are not saved. A manifest holds the hash of every file.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to write.
+        overwrite
+            Replace a model that is there already.
         """
         save_folder(self, Path(dir_path), overwrite=overwrite)
 

@@ -154,6 +154,12 @@ class DISCoVeR(LatentMixin, PredictMixin, ExpressionMixin, DisentModel):
         within = options.pop("within_labels")
         has_labels = KEYS.CELL_TYPE in self.registry_["field_registries"]
         within = has_labels if within is None else within
+        if within and not has_labels:
+            msg = (
+                "within_labels=True compares conditions inside a cell type, but setup named no "
+                "cell types. Run scdisent.setup_anndata with labels_key=..."
+            )
+            raise OptionError(msg)
         balanced = options.pop("balanced_critic")
         sizes = self._condition_sizes() if balanced and self.adata is not None else None
         return self._module_cls(

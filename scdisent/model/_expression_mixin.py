@@ -11,7 +11,6 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scvi.model.base import DifferentialComputation
 from torch import Tensor
-from torch.nn import functional as F
 
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, SetupError, one_of
@@ -72,6 +71,7 @@ class ExpressionMixin:
         seed
             Of the samples.
         """
+        self._need_training()
         one_of(reconstruction, (JOINT, INVARIANT), "reconstruction")
         source = self._source(adata)
         rng = np.random.default_rng(resolve_seed(seed))
@@ -81,19 +81,22 @@ class ExpressionMixin:
             index = rng.choice(index, n_samples_overall)
         source = subset(source, index)
         genes, chosen = self._genes(gene_list)
+        as_batch = self._batch_code(transform_batch)
         plan = None if transform_condition is None else self._transfer_to(transform_condition, None)
         use_mean = n_samples <= 1 and n_samples_overall is None
         samples = [
             np.concatenate(
                 [
                     self._decoded(
-                        self._as_batch(cells, transform_batch),
+                        cells,
                         reconstruction,
                         plan=plan,
                         library_size=library_size,
                         rng=None if use_mean else rng,
                     )[:, chosen]
-                    for cells in self._cells_of(source, None, batch_size=batch_size)
+                    for cells in self._cells_of(
+                        source, None, batch_size=batch_size, as_batch=as_batch
+                    )
                 ]
             )
             for _ in range(max(1, n_samples))
@@ -116,16 +119,12 @@ class ExpressionMixin:
             raise OptionError(msg)
         return genes[positions], positions
 
-    def _as_batch(self, cells: Cells, batch: str | int | None) -> Cells:
-        """The same cells with another technical batch."""
+    def _batch_code(self, batch: str | int | None) -> int | None:
+        """Code of a technical batch."""
         if batch is None:
-            return cells
+            return None
         known = [str(level) for level in reg.levels(self.registry_, KEYS.BATCH)]
-        code = known.index(one_of(str(batch), known, "transform_batch"))
-        if self.module.n_batch > 1:
-            one_hot = F.one_hot(torch.tensor(code), self.module.n_batch).to(cells.nuisance)
-            cells.nuisance[:, : self.module.n_batch] = one_hot
-        return cells
+        return known.index(one_of(str(batch), known, "transform_batch"))
 
     def _decoded(
         self,

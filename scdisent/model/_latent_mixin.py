@@ -49,6 +49,8 @@ class LatentMixin:
             Cells to read; None: all.
         give_mean
             The posterior mean; False: one sample of the posterior.
+        batch_size
+            Cells encoded at once.
         return_dist
             Return mean and variance instead.
         dataloader
@@ -93,8 +95,18 @@ class LatentMixin:
     ) -> dict[str, float]:
         """Mean negative log-likelihood of each head in nats per cell, by name of the term.
 
-        One posterior sample a cell; summed over genes. Parameters as in
-        :meth:`get_latent_representation`.
+        One posterior sample a cell; summed over genes.
+
+        Parameters
+        ----------
+        adata
+            Cells with their condition column; None: the model's own.
+        indices
+            Cells to read; None: all.
+        batch_size
+            Cells decoded at once.
+        seed
+            Of the samples.
         """
         loader = self._loader(adata, fields=ALL_FIELDS, indices=indices, batch_size=batch_size)
         sums: dict[str, float] = {}
@@ -115,6 +127,15 @@ class LatentMixin:
         """Principal components of the encoder's input, and the log depth of each cell.
 
         ``(n_cells, n_components)`` and ``(n_cells, 1)``: what the data alone give away.
+
+        Parameters
+        ----------
+        adata
+            Cells; None: the model's own.
+        n_components
+            Components to keep.
+        seed
+            Of the decomposition.
         """
         table = self._loader(adata, fields=(), batch_size=GETTER_BATCH_SIZE)
         x, depth = [], []

@@ -264,15 +264,27 @@ class PredictMixin:
             raise OptionError(msg)
 
     def _cells_of(
-        self, source: AnnData, codes: NDArray[np.int64] | None, *, batch_size: int | None
+        self,
+        source: AnnData,
+        codes: NDArray[np.int64] | None,
+        *,
+        batch_size: int | None,
+        as_batch: int | None = None,
     ) -> Iterator[Cells]:
-        """Minibatches with the fields that decoders need; ``codes`` are the conditions."""
-        fields = (*DECODER_FIELDS, *LIBRARY_FIELDS)
-        if codes is None:
-            fields = (*fields, KEYS.CONDITION)
+        """Minibatches with the fields that decoders need.
+
+        ``codes`` are the conditions and ``as_batch`` the technical batch; None: read from the
+        columns.
+        """
+        fields = {*DECODER_FIELDS, *LIBRARY_FIELDS}
+        fields |= {KEYS.CONDITION} if codes is None else set()
+        fields -= set() if as_batch is None else {KEYS.BATCH}
         start = 0
-        for batch in self._loader(source, fields=fields, batch_size=batch_size):
-            cells = self.module.cells(batch)
+        for tensors in self._loader(source, fields=fields, batch_size=batch_size):
+            if as_batch is not None:
+                tensors[KEYS.BATCH] = torch.full((len(tensors[KEYS.X]), 1), as_batch)
+                tensors[KEYS.BATCH] = tensors[KEYS.BATCH].to(tensors[KEYS.X].device)
+            cells = self.module.cells(tensors)
             if codes is not None:
                 chunk = torch.from_numpy(codes[start : start + len(cells)]).to(cells.x.device)
                 cells = replace(cells, condition=chunk)

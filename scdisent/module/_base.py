@@ -96,8 +96,18 @@ class DisentModule(BaseModuleClass):
             given_library=flat.get(KEYS.SIZE_FACTOR),
         )
 
-    def _nuisance(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """One-hot batch and categorical covariates beside the continuous ones."""
+    def _nuisance(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """One-hot batch and categorical covariates beside the continuous ones.
+
+        None where one of them was not read: only decoders need them.
+        """
+        sizes = {
+            KEYS.BATCH: self.n_batch > 1,
+            KEYS.CATEGORICAL_COVARIATES: len(self.n_cats_per_cov),
+            KEYS.CONTINUOUS_COVARIATES: self.n_continuous_cov,
+        }
+        if any(size and key not in tensors for key, size in sizes.items()):
+            return None
         x = tensors[KEYS.X]
         blocks = [torch.zeros(x.shape[0], 0, device=x.device)]
         if self.n_batch > 1:

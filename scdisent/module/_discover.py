@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scdisent._errors import OptionError, one_of
-from scdisent.functional import hsic, mmd
+from scdisent.functional import hsic, label_kernel, mmd, rbf_kernel, standardised
 from scdisent.module._base import DisentModule, LatentBlock, State, Term
 from scdisent.nn import (
     READS,
@@ -31,6 +31,7 @@ TERMS = (
     "adversary",
     "mmd",
     "hsic",
+    "independence",
 )
 
 
@@ -163,10 +164,7 @@ class DiscoverModule(DisentModule):
     def terms(self, s: State) -> Iterator[Term]:
         """The objective, in view; see the class docstring of the model."""
         z, w = s.latents[INVARIANT], s.latents[SPECIFIC]
-        groups = {
-            "n_conditions": self.n_conditions,
-            "within": s.cells.cell_type if self.n_cell_types else None,
-        }
+        condition, within = self._target(s.cells)
         yield Term("nll_joint", -self.likelihoods[JOINT].log_prob(s.cells, s.raw[JOINT]))
         yield Term(
             "nll_invariant", -self.likelihoods[INVARIANT].log_prob(s.cells, s.raw[INVARIANT])
@@ -176,10 +174,16 @@ class DiscoverModule(DisentModule):
         if self.weights.get("adversary"):
             critic = self.adversaries["condition"]
             yield Term("adversary", critic.model_term(self.features(s), *self._target(s.cells)))
+        if not any(self.weights.get(name) for name in ("mmd", "hsic", "independence")):
+            return
+        kernel = rbf_kernel(z.sample)  # (n_cells, n_cells), shared by the three penalties
         if self.weights.get("mmd"):
-            yield Term("mmd", mmd(z.sample, s.cells.condition, **groups))
+            yield Term("mmd", mmd(kernel, condition, n_conditions=self.n_conditions, within=within))
         if self.weights.get("hsic"):
-            yield Term("hsic", hsic(z.sample, s.cells.condition, **groups))
+            yield Term("hsic", hsic(kernel, label_kernel(condition), within=within))
+        if self.weights.get("independence"):
+            mean = standardised(w.q.mean, condition, n_groups=self.n_conditions)
+            yield Term("independence", hsic(kernel, rbf_kernel(mean), within=condition))
 
     def features(self, s: State, z: Tensor | None = None) -> Tensor:
         """What the adversary reads: z, the profile decoded from z, or both.

@@ -16,13 +16,13 @@ class Cells:
 
     ``x`` is ``(n_cells, n_genes)``, dense or CSR; ``condition`` and ``cell_type`` are integer
     codes ``(n_cells,)`` or None where unknown; ``nuisance`` is what only decoders may see,
-    ``(n_cells, n_nuisance)``; ``library`` is ``(n_cells,)``.
+    ``(n_cells, n_nuisance)`` or None where it was not read; ``library`` is ``(n_cells,)``.
     """
 
     x: Tensor
     condition: Tensor | None
     cell_type: Tensor | None
-    nuisance: Tensor
+    nuisance: Tensor | None
     given_library: Tensor | None = None
     _known: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
 

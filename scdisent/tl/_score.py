@@ -164,6 +164,19 @@ def decoded_features(cells: AnnData, model: Any, *, seed: int) -> Codes:
 
     A function of the invariant codes: it can hold no more than they do, but a probe may find it
     more easily. Heads that see the condition decode every cell under the same one.
+
+    Parameters
+    ----------
+    cells
+        Cells with the columns named at setup.
+    model
+        A trained model.
+    seed
+        Of the decomposition.
+
+    Returns
+    -------
+    ``(n_cells, n_components)``.
     """
     profile = model.get_normalized_expression(
         cells,

@@ -1,5 +1,7 @@
 """Closed forms, second implementations and invariances of the pure functions."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -120,7 +122,8 @@ def direct_kernel(codes):
 def test_mmd_equals_its_definition(rng):
     codes, condition = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
     expected = loop_mmd(codes, condition == 0, condition == 1, direct_kernel(codes))
-    found = fn.mmd(torch.from_numpy(codes), torch.from_numpy(condition), n_conditions=2)
+    kernel = fn.rbf_kernel(torch.from_numpy(codes))
+    found = fn.mmd(kernel, torch.from_numpy(condition), n_conditions=2)
     assert found.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -134,7 +137,7 @@ def test_mmd_within_strata_is_the_mean_of_theirs(rng):
         parts.append(loop_mmd(codes, left, right, kernel))
         weights.append(left.sum() * right.sum() / (stratum == level).sum())
     found = fn.mmd(
-        torch.from_numpy(codes),
+        fn.rbf_kernel(torch.from_numpy(codes)),
         torch.from_numpy(condition),
         n_conditions=2,
         within=torch.from_numpy(stratum),
@@ -146,7 +149,7 @@ def test_mmd_is_unbiased_and_ignores_scale_and_composition():
     generator = torch.Generator().manual_seed(0)
     values = [
         fn.mmd(
-            torch.randn(24, 2, generator=generator),
+            fn.rbf_kernel(torch.randn(24, 2, generator=generator)),
             torch.arange(24) % 2,
             n_conditions=2,
         ).item()
@@ -155,33 +158,77 @@ def test_mmd_is_unbiased_and_ignores_scale_and_composition():
     assert abs(np.mean(values)) < 3 * np.std(values) / 20
     codes, condition = torch.randn(50, 3, generator=generator), torch.arange(50) % 2
     torch.testing.assert_close(
-        fn.mmd(codes, condition, n_conditions=2), fn.mmd(9 * codes, condition, n_conditions=2)
+        fn.mmd(fn.rbf_kernel(codes), condition, n_conditions=2),
+        fn.mmd(fn.rbf_kernel(9 * codes), condition, n_conditions=2),
     )
     types = (torch.rand(600, generator=generator) < 0.5).long()
     skewed = (torch.rand(600, generator=generator) < 0.15 + 0.7 * types).long()
     codes = torch.randn(600, 3, generator=generator) + 4 * types[:, None]
-    assert fn.mmd(codes, skewed, n_conditions=2) > 0.5
-    assert abs(fn.mmd(codes, skewed, n_conditions=2, within=types)) < 0.05
+    kernel = fn.rbf_kernel(codes)
+    assert fn.mmd(kernel, skewed, n_conditions=2) > 0.5
+    assert abs(fn.mmd(kernel, skewed, n_conditions=2, within=types)) < 0.05
 
 
 def test_mmd_of_a_batch_with_one_condition_is_zero():
     codes = torch.randn(20, 3, requires_grad=True)
-    value = fn.mmd(codes, torch.zeros(20, dtype=torch.int64), n_conditions=3)
+    value = fn.mmd(fn.rbf_kernel(codes), torch.zeros(20, dtype=torch.int64), n_conditions=3)
     value.backward()
     assert value.item() == 0
     assert torch.isfinite(codes.grad).all()
 
 
-def test_hsic_equals_its_definition_and_vanishes_for_constant_labels(rng):
-    codes, condition = rng.normal(size=(30, 2)), rng.integers(0, 3, 30)
-    centring = np.eye(30) - 1 / 30
-    same = (condition[:, None] == condition[None]).astype(float)
-    expected = np.trace(direct_kernel(codes) @ centring @ same @ centring) / 30**2
-    tensor = torch.from_numpy(codes)
-    found = fn.hsic(tensor, torch.from_numpy(condition), n_conditions=3)
-    assert found.item() == pytest.approx(expected, rel=1e-6)
-    constant = fn.hsic(tensor, torch.zeros(30, dtype=torch.int64), n_conditions=3)
-    assert constant.item() == pytest.approx(0, abs=1e-12)
+def direct_hsic(left, right):
+    """Average over all ordered quadruples of different cells (Song et al. 2012, lemma 1)."""
+    cells = range(len(left))
+    return np.mean(
+        [
+            left[i, j] * (right[i, j] + right[q, r] - 2 * right[i, q])
+            for i, j, q, r in itertools.permutations(cells, 4)
+        ]
+    )
+
+
+def test_hsic_equals_its_definition_over_quadruples(rng):
+    codes, other = rng.normal(size=(9, 2)), rng.normal(size=(9, 3))
+    left, right = direct_kernel(codes), direct_kernel(other)
+    found = fn.hsic(torch.from_numpy(left), torch.from_numpy(right))
+    assert found.item() == pytest.approx(direct_hsic(left, right), rel=1e-9)
+
+
+def test_hsic_within_strata_is_their_mean_by_cells(rng):
+    left, right = (direct_kernel(rng.normal(size=(14, 2))) for _ in range(2))
+    strata = np.repeat([2, 5], [6, 8])
+    parts = [
+        direct_hsic(left[np.ix_(m, m)], right[np.ix_(m, m)]) for m in (strata == 2, strata == 5)
+    ]
+    found = fn.hsic(
+        torch.from_numpy(left), torch.from_numpy(right), within=torch.from_numpy(strata)
+    )
+    assert found.item() == pytest.approx(np.average(parts, weights=[6, 8]), rel=1e-9)
+
+
+def test_hsic_is_unbiased_and_sees_nonlinear_dependence():
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(300):
+        pair = torch.randn(2, 30, 2, generator=generator)
+        values.append(fn.hsic(fn.rbf_kernel(pair[0]), fn.rbf_kernel(pair[1])).item())
+    assert abs(np.mean(values)) < 3 * np.std(values) / 300**0.5
+    x = torch.randn(200, 1, generator=generator)
+    dependent = fn.hsic(fn.rbf_kernel(x), fn.rbf_kernel(x.square())).item()
+    assert dependent > 5 * np.std(values)
+
+
+def test_standardised_codes_have_unit_moments_in_each_group(rng):
+    groups = torch.from_numpy(rng.integers(0, 3, 300))
+    codes = torch.from_numpy(rng.normal(size=(300, 2)) * [1e-3, 5]) + groups[:, None]
+    found = fn.standardised(codes, groups, n_groups=3)
+    for group in range(3):
+        own = found[groups == group]
+        torch.testing.assert_close(own.mean(0), torch.zeros(2).double(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            own.std(0, correction=0), torch.ones(2).double(), rtol=2e-3, atol=0
+        )
 
 
 @pytest.mark.parametrize("name", list(fn.GAMES))

@@ -1,0 +1,63 @@
+"""Reading and writing: inputs are never changed, outputs appear whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+from anndata import AnnData
+
+from scdisent import ScDisentError
+
+
+class FileError(ScDisentError, OSError):
+    """A file cannot be read or written as asked."""
+
+
+def read_cells(path: Path) -> AnnData:
+    """Read an h5ad file, or say why it is none."""
+    if not path.is_file():
+        msg = f"{path} is not a file. Expected an h5ad file."
+        raise FileError(msg)
+    try:
+        return ad.read_h5ad(path)
+    except Exception as error:  # a foreign HDF5 file fails in any way
+        msg = f"{path} could not be read as h5ad: cut short, damaged or another format ({error})"
+        raise FileError(msg) from error
+
+
+def refuse_outputs(*paths: Path | None, source: Path | None = None, overwrite: bool) -> None:
+    """Stop before any work where an output would replace the input, or an older output."""
+    for path in filter(None, paths):
+        if source is not None and path.resolve() == source.resolve():
+            msg = f"{path} is the input. Choose another name for the output."
+            raise FileError(msg)
+        if path.exists() and not overwrite:
+            msg = f"{path} exists. Choose another name, or pass --overwrite."
+            raise FileError(msg)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write to; it becomes ``path`` only if all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_cells(adata: AnnData, path: Path) -> None:
+    """Write an h5ad file whole or not at all."""
+    with whole_file(path) as part:
+        adata.write_h5ad(part, compression="gzip")
+
+
+def write_table(table: Any, path: Path) -> None:
+    """Write a DataFrame as CSV whole or not at all."""
+    with whole_file(path) as part:
+        table.to_csv(part, index=False)

@@ -1,0 +1,194 @@
+"""Verbs and their options."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from scdisent import __version__
+
+VERBS, DEMO = "scdisent.cli._verbs", "scdisent.cli._demo"
+MODELS = {"discover": "DISCoVeR"}
+"""Names of the models on the command line, and their classes."""
+
+EXAMPLES = {
+    "scdisent": "scdisent demo --out demo_output",
+    "demo": "scdisent demo --data simulated --epochs 70 --out demo_output",
+    "train": (
+        "scdisent train demo_output/demo.h5ad --condition-key condition --control control "
+        "--labels-key cell_type --sample-key donor --model discover --max-epochs 20 "
+        "--out trained.h5ad --model-dir model"
+    ),
+    "predict": (
+        "scdisent predict demo_output/demo.h5ad --model-dir demo_output/model "
+        "--condition stimulated --cells condition=control --out predicted.h5ad"
+    ),
+    "score": (
+        "scdisent score demo_output/demo.h5ad --model-dir demo_output/model "
+        "--out scored.h5ad --table scores.csv"
+    ),
+    "data": "scdisent data list",
+    "data list": "scdisent data list",
+    "data get": "scdisent data get kang2018",
+    "data verify": "scdisent data verify kang2018",
+    "bench": "scdisent bench invariance --out benchmarks",
+}
+"""One runnable line for each help page; those that need cells take them from the demo."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad options end with one line that says where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}. See: {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the command ``scdisent``."""
+    parser = Parser(
+        prog="scdisent",
+        description="What is shared between conditions, and what a condition changed.",
+        epilog=f"example:\n  {EXAMPLES['scdisent']}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"scdisent {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _demo(verbs)
+    _train(verbs)
+    _predict(verbs)
+    _score(verbs)
+    _data(verbs)
+    _bench(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, *, run: str, about: str, page: str | None = None) -> Parser:
+    """Add one verb with its help page."""
+    parser: Parser = verbs.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=f"example:\n  {EXAMPLES[page or name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _demo(verbs: Any) -> None:
+    about = "train, audit, predict and draw on built-in data, in about a minute"
+    parser = _verb(verbs, "demo", run=f"{DEMO}:demo", about=about)
+    parser.add_argument(
+        "--data",
+        default="simulated",
+        metavar="NAME",
+        help="'simulated' (built in) or a name of `scdisent data list`; default: %(default)s",
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR")
+    parser.add_argument("--epochs", type=positive, default=70, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _train(verbs: Any) -> None:
+    about = "train a model on an h5ad file and store the codes of its cells"
+    parser = _verb(verbs, "train", run=f"{VERBS}:train", about=about)
+    _add_input(parser)
+    _add_texts(
+        parser,
+        {
+            "--control": "level of the condition that is the reference",
+            "--labels-key": "obs column of the cell type; optional",
+            "--sample-key": "obs column of the donor or replicate",
+            "--batch-key": "obs column of the technical batch",
+            "--layer": "layer with the values of the likelihood; default: X",
+        },
+    )
+    parser.add_argument("--condition-key", required=True, help="obs column of the condition")
+    parser.add_argument("--model", choices=sorted(MODELS), default="discover")
+    parser.add_argument("--likelihood", default="nb", help="nb, zinb, poisson, normal, bernoulli")
+    parser.add_argument("--preset", default="default", help="default or paper")
+    parser.add_argument("--max-epochs", type=positive, default=None, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model-dir", type=Path, required=True, metavar="DIR")
+    _add_output(parser)
+
+
+def _predict(verbs: Any) -> None:
+    about = "predict each cell of an h5ad file as it would be under another condition"
+    parser = _verb(verbs, "predict", run=f"{VERBS}:predict", about=about)
+    _add_input(parser)
+    parser.add_argument("--model-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--condition", required=True, help="condition to predict")
+    _add_texts(
+        parser,
+        {
+            "--reference": "condition the cells are in; default: their own column",
+            "--cells": "use only the cells with this level of an obs column, as COLUMN=LEVEL",
+        },
+    )
+    parser.add_argument("--kind", default="counts", help="counts or mean; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    _add_output(parser)
+
+
+def _score(verbs: Any) -> None:
+    about = "audit a trained model on an h5ad file: what leaks, what is kept"
+    parser = _verb(verbs, "score", run=f"{VERBS}:score", about=about)
+    _add_input(parser)
+    parser.add_argument("--model-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--table", type=Path, metavar="CSV", help="also write the scores as CSV")
+    parser.add_argument("--max-cells", type=positive, default=10_000, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    _add_output(parser)
+
+
+def _data(verbs: Any) -> None:
+    about = "list, fetch or verify the data sets that are known by name"
+    data = _verb(verbs, "data", run=f"{VERBS}:data_list", about=about)
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
+    pages = {
+        "list": "all data sets, and which of them are here",
+        "get": "fetch the files of a data set, unless they are here, and print their paths",
+        "verify": "compare the files that are here with their known hashes",
+    }
+    for name, text in pages.items():
+        page = _verb(actions, name, run=f"{VERBS}:data_{name}", about=text, page=f"data {name}")
+        if name != "list":
+            page.add_argument("name", metavar="NAME")
+        page.add_argument(
+            "--data-dir",
+            type=Path,
+            metavar="DIR",
+            help="folder that is looked at first; default: the variable SCDISENT_DATA_DIR",
+        )
+
+
+def _bench(verbs: Any) -> None:
+    about = "run a benchmark suite and write its tables"
+    parser = _verb(verbs, "bench", run=f"{VERBS}:bench", about=about)
+    parser.add_argument("suite", metavar="SUITE", help="name of the suite, such as invariance")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), metavar="DIR")
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT.h5ad", help="is only read")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT.h5ad")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def _add_texts(parser: argparse.ArgumentParser, options: Mapping[str, str]) -> None:
+    for name, text in options.items():
+        parser.add_argument(name, metavar="NAME", help=text)
+
+
+def positive(text: str) -> int:
+    """Whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        msg = f"{number} is not at least 1"
+        raise argparse.ArgumentTypeError(msg)
+    return number

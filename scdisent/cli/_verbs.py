@@ -1,0 +1,112 @@
+"""What each verb does: read files, call the public functions, write files."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import scdisent
+from scdisent import ScDisentError
+from scdisent.cli._files import FileError, read_cells, refuse_outputs, write_cells, write_table
+from scdisent.cli._parser import MODELS
+
+KEYS = ("condition_key", "control", "labels_key", "sample_key", "batch_key", "layer")
+
+
+def train(args: Namespace) -> None:
+    """Fit a model, store codes and history in a copy of the file, save the model."""
+    refuse_outputs(args.out, args.model_dir, source=args.input, overwrite=args.overwrite)
+    adata = read_cells(args.input)
+    scdisent.setup_anndata(adata, **{key: getattr(args, key) for key in KEYS})
+    model = getattr(scdisent, MODELS[args.model])(
+        adata, likelihood=args.likelihood, preset=args.preset, seed=args.seed
+    )
+    model.train(args.max_epochs, seed=args.seed)
+    scdisent.tl.embed(adata, model)
+    model.save(args.model_dir, overwrite=args.overwrite)
+    write_cells(adata, args.out)
+    _say_where(args.out, args.model_dir)
+
+
+def predict(args: Namespace) -> None:
+    """Predict cells under another condition."""
+    refuse_outputs(args.out, source=args.input, overwrite=args.overwrite)
+    model = load_model(args.model_dir)
+    cells = chosen_cells(read_cells(args.input), args.cells)
+    predicted = model.predict(
+        cells,
+        condition=args.condition,
+        reference=args.reference,
+        kind=args.kind,
+        seed=args.seed,
+    )
+    write_cells(predicted, args.out)
+    _say_where(args.out)
+
+
+def score(args: Namespace) -> None:
+    """Audit a model on cells; codes and tables go into a copy of the file."""
+    refuse_outputs(args.out, args.table, source=args.input, overwrite=args.overwrite)
+    model = load_model(args.model_dir)
+    adata = read_cells(args.input)
+    scdisent.tl.embed(adata, model)
+    table = scdisent.tl.score(adata, model, max_cells=args.max_cells, seed=args.seed)
+    write_cells(adata, args.out)
+    if args.table is not None:
+        write_table(table, args.table)
+    print(table.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
+    print(adata.uns["scdisent"]["statement"])
+    _say_where(args.out, args.table)
+
+
+def data_list(args: Namespace) -> None:
+    """Print the table of the data sets."""
+    table = scdisent.datasets.list(data_dir=args.data_dir)
+    print(table.to_string(max_colwidth=60))
+
+
+def data_get(args: Namespace) -> None:
+    """Fetch a data set and print the paths of its files."""
+    for path in scdisent.datasets.get(args.name, data_dir=args.data_dir):
+        print(path)
+
+
+def data_verify(args: Namespace) -> None:
+    """Compare files with the card; anything but a match is an error."""
+    table = scdisent.datasets.verify(args.name, data_dir=args.data_dir)
+    print(table.to_string())
+    wrong = table.index[table["status"] != "ok"]
+    if len(wrong):
+        msg = f"{len(wrong)} of {len(table)} files of {args.name!r} are not verified: see the table"
+        raise FileError(msg)
+
+
+def bench(args: Namespace) -> None:
+    """Run a suite."""
+    scdisent.benchmarks.run(args.suite, out=args.out)
+
+
+def load_model(folder: Path) -> Any:
+    """Model of a folder, without data."""
+    return scdisent.DISCoVeR.load(folder)
+
+
+def chosen_cells(adata: Any, rule: str | None) -> Any:
+    """Cells with one level of a column, ``COLUMN=LEVEL``; None: all."""
+    if rule is None:
+        return adata
+    column, _, level = rule.partition("=")
+    if column not in adata.obs:
+        msg = f"--cells {rule}: obs has no column {column!r}. Found: {sorted(adata.obs.columns)}."
+        raise ScDisentError(msg)
+    values = adata.obs[column].astype(str)
+    if not (values == level).any():
+        msg = (
+            f"--cells {rule}: no cell has it. Levels of {column!r}: {sorted(values.unique())[:20]}."
+        )
+        raise ScDisentError(msg)
+    return adata[(values == level).to_numpy()]
+
+
+def _say_where(*paths: Path | None) -> None:
+    for path in filter(None, paths):
+        print(f"wrote {path}")

@@ -1,0 +1,306 @@
+import hashlib
+import shlex
+import subprocess
+import sys
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import scdisent
+from scdisent.cli import build_parser, main
+from scdisent.cli._files import whole_file
+from scdisent.cli._main import plain_messages
+from scdisent.cli._parser import EXAMPLES
+
+TINY = {
+    "n_cells": 200,
+    "n_genes": 40,
+    "n_types": 2,
+    "n_donors": 2,
+    "shared_effect_genes": 8,
+    "type_effect_genes": 2,
+}
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with an input, a trained model and the file with its codes."""
+    folder = tmp_path_factory.mktemp("cli")
+    cells = folder / "cells.h5ad"
+    scdisent.datasets.simulate_conditions(**TINY).write_h5ad(cells)
+    before = digest(cells)
+    options = ("--control", "control", "--labels-key", "cell_type", "--sample-key", "donor")
+    outputs = ("--out", folder / "trained.h5ad", "--model-dir", folder / "model")
+    code = run(
+        "train", cells, "--condition-key", "condition", *options, "--max-epochs", 2, *outputs
+    )
+    assert code == 0
+    assert digest(cells) == before
+    return folder
+
+
+# --- the round trip ---------------------------------------------------------------------------
+
+
+def test_train_stores_the_codes_of_the_saved_model(folder):
+    trained = ad.read_h5ad(folder / "trained.h5ad")
+    model = scdisent.DISCoVeR.load(folder / "model")
+    for block in ("invariant", "specific"):
+        codes = model.get_latent_representation(trained, representation=block)
+        np.testing.assert_array_equal(trained.obsm[f"X_scdisent_{block}"], codes)
+    assert len(trained.uns["scdisent"]["history"]) == 2
+    assert trained.uns["scdisent"]["embed"]["control"] == "control"
+
+
+def test_score_writes_the_same_table_twice(folder, capsys):
+    before = digest(folder / "trained.h5ad")
+    table, out = folder / "scores.csv", folder / "scored.h5ad"
+    source = folder / "trained.h5ad"
+    assert (
+        run("score", source, "--model-dir", folder / "model", "--out", out, "--table", table) == 0
+    )
+    assert digest(source) == before
+    stored = ad.read_h5ad(out).uns["scdisent"]
+    written = pd.read_csv(table, keep_default_na=False, na_values=[""])
+    np.testing.assert_allclose(written["value"], stored["scores"]["value"])
+    leak = written.set_index(["metric", "representation"]).loc[("leakage", "invariant")]
+    assert leak["lower"] <= leak["value"] <= leak["upper"]
+    assert stored["statement"] in capsys.readouterr().out
+
+
+def test_predict_gives_one_cell_of_whole_counts_for_each_chosen_cell(folder):
+    before = digest(folder / "cells.h5ad")
+    common = ("--model-dir", folder / "model", "--condition", "stimulated", "--seed", 3)
+    chosen = ("--cells", "condition=control")
+    for name in ("once.h5ad", "again.h5ad"):
+        assert run("predict", folder / "cells.h5ad", *common, *chosen, "--out", folder / name) == 0
+    assert digest(folder / "cells.h5ad") == before
+    source = ad.read_h5ad(folder / "cells.h5ad")
+    once, again = (ad.read_h5ad(folder / name) for name in ("once.h5ad", "again.h5ad"))
+    control = source.obs_names[source.obs["condition"] == "control"]
+    assert list(once.obs["source_cell"]) == list(control)
+    assert (once.obs["condition"] == "stimulated").all()
+    assert (once.X.data == np.rint(once.X.data)).all()
+    np.testing.assert_array_equal(once.X.toarray(), again.X.toarray())
+    assert once.uns["scdisent"]["prediction"]["seed"] == 3
+
+
+def test_the_command_works_from_a_shell(folder):
+    command = [sys.executable, "-m", "scdisent", "predict", str(folder / "cells.h5ad")]
+    command += ["--model-dir", str(folder / "model"), "--condition", "stimulated"]
+    command += ["--reference", "control", "--kind", "mean"]
+    done = subprocess.run(
+        [*command, "--out", str(folder / "mean.h5ad")], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == f"wrote {folder / 'mean.h5ad'}\n"
+    again = subprocess.run(
+        [*command, "--out", str(folder / "mean.h5ad")], check=False, capture_output=True, text=True
+    )
+    assert again.returncode == 2
+    assert again.stderr.startswith("scdisent predict: error: ")
+    assert again.stderr.count("\n") == 1
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+def bad_input(folder):
+    """Name of a case, arguments, what the message says; nothing may be written."""
+    cells, model = folder / "cells.h5ad", folder / "model"
+    negative, text, cut, foreign = (folder / f"{n}.h5ad" for n in ("neg", "text", "cut", "foreign"))
+    adata = ad.read_h5ad(cells)
+    adata.X[0, 0] = -1
+    adata.write_h5ad(negative)
+    text.write_text("not HDF5")
+    cut.write_bytes(cells.read_bytes()[:5000])
+    pd.DataFrame({"x": [1.0]}).to_csv(foreign)
+    broken = folder / "broken"
+    broken.mkdir()
+    for path in model.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    weights = broken / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    out, new = ("--out", folder / "new.h5ad"), ("--model-dir", folder / "new")
+    use = ("--model-dir", model)
+    train = ("train", cells, "--condition-key", "condition")
+    predict = ("predict", cells, *use, "--condition", "stimulated")
+    other = ("--condition-key", "condition", *out, *new)
+    return {
+        "missing file": (("train", folder / "none.h5ad", *other), "is not a file"),
+        "folder as file": (("train", folder, *other), "is not a file"),
+        "no HDF5": (("train", text, *other), "could not be read as h5ad"),
+        "cut file": (("train", cut, *other), "could not be read as h5ad"),
+        "another format": (("train", foreign, *other), "could not be read as h5ad"),
+        "negative values": (("train", negative, *other), "negative"),
+        "no such column": (("train", cells, "--condition-key", "drug", *out, *new), "'drug'"),
+        "no such control": ((*train, "--control", "dmso", *out, *new), "'dmso'"),
+        "no such layer": ((*train, "--layer", "raw", *out, *new), "'raw'"),
+        "no such preset": ((*train, "--preset", "best", *out, *new), "'default', 'paper'"),
+        "no such likelihood": ((*train, "--likelihood", "gauss", *out, *new), "'nb'"),
+        "output exists": ((*train, "--out", folder / "trained.h5ad", *new), "--overwrite"),
+        "model exists": ((*train, *out, *use), "--overwrite"),
+        "output is input": ((*train, "--out", cells, *new, "--overwrite"), "is the input"),
+        "no model": (("predict", cells, "--condition", "a", *new, *out), "not a whole scdisent"),
+        "broken model": (("score", cells, "--model-dir", broken, *out), "hashes differ"),
+        "unknown condition": (("predict", cells, *use, "--condition", "b", *out), "'stimulated'"),
+        "already there": ((*predict, *out), "already carry"),
+        "no such kind": ((*predict, "--cells", "condition=control", "--kind", "x", *out), "'mean'"),
+        "no such column of cells": ((*predict, "--cells", "drug=a", *out), "no column 'drug'"),
+        "no such level of cells": ((*predict, "--cells", "donor=a", *out), "'donor_0'"),
+        "no such suite": (("bench", "none", "--out", folder / "bench"), "'invariance'"),
+        "no such data": (("data", "get", "nonsense"), "'kang2018'"),
+        "no such folder": (("data", "list", "--data-dir", folder / "none"), "none"),
+        "no such demo": (("demo", "--data", "nonsense", "--out", folder / "demo"), "'kang2018'"),
+        "demo without condition": (
+            ("demo", "--data", "mnist", "--out", folder / "demo"),
+            "control",
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def cases(folder):
+    return bad_input(folder)
+
+
+NAMES = [
+    "missing file", "folder as file", "no HDF5", "cut file", "another format", "negative values",
+    "no such column", "no such control", "no such layer", "no such preset", "no such likelihood",
+    "output exists", "model exists", "output is input", "no model", "broken model",
+    "unknown condition", "already there", "no such kind", "no such column of cells",
+    "no such level of cells", "no such suite", "no such data", "no such folder", "no such demo",
+    "demo without condition",
+]  # fmt: skip
+
+
+def test_all_cases_of_bad_input_are_run(cases):
+    assert set(NAMES) == set(cases)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input_ends_with_code_2_and_one_line(name, cases, folder, capsys):
+    arguments, fragment = cases[name]
+    before = {path: digest(path) for path in folder.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"scdisent {arguments[0]}: error: ")
+    assert error.count("\n") == 1
+    assert fragment in error
+    assert {path: digest(path) for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["train"], ["data"], ["demo", "--epochs", "0"]]
+)
+def test_bad_options_end_with_code_2_and_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--help" in error
+
+
+def test_data_that_fail_verification_are_an_error(tmp_path, capsys):
+    file = tmp_path / "kang2018" / "kang_2018.h5ad"
+    file.parent.mkdir()
+    file.write_bytes(b"not the file")
+    assert run("data", "verify", "kang2018", "--data-dir", tmp_path) == 2
+    shown = capsys.readouterr()
+    assert "size differs" in shown.out
+    assert "1 of 1 files" in shown.err
+
+
+def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(scdisent.benchmarks, "run", lambda suite, out: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["bench", "invariance"])
+
+
+# --- files, messages, help --------------------------------------------------------------------
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "out.h5ad"
+    path.write_text("old")
+
+    def fail():
+        with whole_file(path) as part:
+            part.write_text("half of the new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_warnings_are_one_line_and_only_ours(capsys):
+    with plain_messages():
+        warnings.warn("look here", scdisent.ScDisentWarning, stacklevel=1)
+        warnings.warn("not your business", FutureWarning, stacklevel=1)
+    assert capsys.readouterr().err == "scdisent: warning: look here\n"
+
+
+def test_bench_and_data_call_the_library(monkeypatch, tmp_path, capsys):
+    calls = []
+    monkeypatch.setattr(scdisent.benchmarks, "run", lambda suite, out: calls.append((suite, out)))
+    assert run("bench", "invariance", "--out", tmp_path) == 0
+    assert calls == [("invariance", tmp_path)]
+    assert run("data", "list") == 0
+    assert "kang2018" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_help_shows_an_example_that_parses(page, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*page.removeprefix("scdisent").split(), "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert EXAMPLES[page] in shown
+    program, *arguments = shlex.split(EXAMPLES[page])
+    assert program == "scdisent"
+    parsed = build_parser().parse_args(arguments)
+    assert parsed.run.startswith("scdisent.cli.")
+
+
+def test_help_loads_neither_torch_nor_data_libraries():
+    code = (
+        "import sys, scdisent.cli\n"
+        "scdisent.cli.build_parser().format_help()\n"
+        "heavy = {'torch', 'scvi', 'anndata', 'scanpy', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_demo_writes_what_it_announces(monkeypatch, tmp_path, capsys):
+    from scdisent.cli import _demo
+
+    monkeypatch.setattr(_demo, "SIMULATION", {**TINY, "n_cells": 400})
+    assert run("demo", "--epochs", 2, "--out", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    for name in ("latent.png", "history.png", "leakage.png", "response.png", "predicted.h5ad"):
+        assert (tmp_path / "out" / name).stat().st_size > 5_000
+        assert str(tmp_path / "out" / name) in shown
+    demo = ad.read_h5ad(tmp_path / "out" / "demo.h5ad")
+    assert {"X_scdisent_invariant", "X_scdisent_specific"} <= set(demo.obsm)
+    assert demo.uns["scdisent"]["statement"] in shown
+    predicted = ad.read_h5ad(tmp_path / "out" / "predicted.h5ad")
+    assert set(predicted.obs["donor"]) == {"donor_1"}, "the donor that training did not see"
+    model = scdisent.DISCoVeR.load(tmp_path / "out" / "model")
+    assert model.is_trained_

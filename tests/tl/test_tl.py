@@ -1,0 +1,152 @@
+"""What the tools store, checked on a model whose leaks are planted."""
+
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import scdisent
+from scdisent import tl
+from scdisent.datasets import simulate_conditions
+
+
+class PlantedModel:
+    """Codes are made by hand: the invariant ones leak in one cell type only, if asked to."""
+
+    conditions = ("control", "stimulated")
+    module = SimpleNamespace(expects="counts")
+
+    def __init__(self, adata, *, leaking_type=None, labels_key="cell_type"):
+        rng = np.random.default_rng(1)
+        self.registry_ = {
+            "setup_args": {
+                "condition_key": "condition",
+                "labels_key": labels_key,
+                "sample_key": "donor",
+                "batch_key": None,
+                "control": "control",
+            }
+        }
+        stimulated = (adata.obs["condition"] == "stimulated").to_numpy()
+        types = adata.obs["cell_type"].cat.codes.to_numpy()
+        noise = rng.normal(size=(adata.n_obs, 6)).astype(np.float32)
+        invariant = noise[:, :4] + 4 * np.eye(4, dtype=np.float32)[types % 4]
+        if leaking_type is not None:
+            leaks = (adata.obs["cell_type"] == leaking_type).to_numpy()
+            invariant[leaks & stimulated, 3] += 3
+        specific = noise[:, 4:] + 6 * stimulated[:, None]
+        self.codes = {
+            name: pd.DataFrame(values, index=adata.obs_names)
+            for name, values in (("invariant", invariant), ("specific", specific))
+        }
+        self.history = {"elbo_train": pd.DataFrame({"elbo_train": [3.0, 2.0]})}
+
+    def get_latent_representation(self, adata, *, representation="invariant"):
+        return self.codes[representation].loc[adata.obs_names].to_numpy()
+
+    def get_normalized_expression(self, adata, **kwargs):
+        return np.exp(self.get_latent_representation(adata))
+
+    def expression_summary(self, adata, **kwargs):
+        return self.get_latent_representation(adata, representation="specific"), np.ones(
+            (adata.n_obs, 1)
+        )
+
+    def get_reconstruction_error(self, adata, **kwargs):
+        return {"nll_joint": 10.0, "nll_invariant": 11.0}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return simulate_conditions(n_cells=1200, n_genes=80, n_types=3, n_donors=4, seed=2)
+
+
+def rows(table, **wanted):
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+def test_embed_stores_codes_keys_and_history(cells):
+    adata = cells.copy()
+    tl.embed(adata, PlantedModel(adata))
+    assert adata.obsm["X_scdisent_invariant"].shape == (1200, 4)
+    assert adata.obsm["X_scdisent_specific"].shape == (1200, 2)
+    stored = adata.uns["scdisent"]["embed"]
+    assert stored["condition_key"] == "condition"
+    assert stored["batch_key"] == ""
+    assert stored["version"] == scdisent.__version__
+    assert adata.uns["scdisent"]["history"]["elbo_train"].tolist() == [3.0, 2.0]
+
+
+def test_score_clears_clean_codes_and_its_controls_light_up(cells):
+    adata = cells.copy()
+    table = tl.score(adata, PlantedModel(adata)).set_index(["metric", "representation"])
+    leak = table.loc["leakage"]
+    assert leak.loc["invariant", "value"] < leak.loc["invariant", "null_95"] + 0.03
+    assert leak.loc["shuffled", "value"] < 0.56
+    assert leak.loc["specific", "value"] > 0.99
+    assert leak.loc["expression", "value"] > 0.99
+    assert leak.loc["type only", "value"] < 0.56
+    assert table.loc[("knn_accuracy", "invariant"), "value"] > 0.95
+    assert table.loc[("label_recovery", "specific"), "value"] < 0.45
+    assert table.loc[("nll_invariant", ""), "value"] == 11.0
+
+
+def test_score_finds_a_leak_that_one_cell_type_hides(cells):
+    adata = cells.copy()
+    tl.score(adata, PlantedModel(adata, leaking_type="type_1"), metrics=["leakage"])
+    audit = adata.uns["scdisent"]["leakage"]
+    within = rows(audit, representation="invariant", scope="within").set_index("group")["auroc"]
+    assert within.idxmax() == "type_1"
+    assert within["type_1"] > 0.9
+    assert within.drop("type_1").max() < 0.6
+    assert "no equivalence" in adata.uns["scdisent"]["statement"]
+
+
+def test_results_survive_h5ad_and_zarr(cells, tmp_path):
+    adata = cells.copy()
+    model = PlantedModel(adata)
+    tl.embed(adata, model)
+    tl.score(adata, model, metrics=["leakage", "nmi"])
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    adata.write_zarr(tmp_path / "cells.zarr")
+    for found in (ad.read_h5ad(tmp_path / "cells.h5ad"), ad.read_zarr(tmp_path / "cells.zarr")):
+        for name in ("scores", "leakage", "history"):
+            expected = adata.uns["scdisent"][name]
+            pd.testing.assert_frame_equal(
+                found.uns["scdisent"][name], expected, check_dtype=False, check_names=False,
+                check_index_type=False, check_column_type=False,
+            )  # fmt: skip
+        np.testing.assert_array_equal(
+            found.obsm["X_scdisent_invariant"], adata.obsm["X_scdisent_invariant"]
+        )
+
+
+def test_score_works_without_cell_types_and_keeps_random_state(cells):
+    adata = cells.copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    table = tl.score(adata, PlantedModel(adata, labels_key=None), metrics=["leakage", "cell_type"])
+    assert set(table["metric"]) == {"leakage"}
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+def test_scores_of_a_part_equal_those_of_the_whole(cells):
+    model = PlantedModel(cells)
+    whole = tl.score(cells.copy(), model)
+    part = tl.score(cells.copy(), model, metrics=["nmi"])
+    pd.testing.assert_frame_equal(
+        part.reset_index(drop=True), rows(whole, metric="nmi").reset_index(drop=True)
+    )
+
+
+def test_unknown_parts_and_missing_columns_are_named(cells):
+    model = PlantedModel(cells)
+    with pytest.raises(scdisent.ScDisentError, match="'leakage', 'controls'"):
+        tl.score(cells.copy(), model, metrics=["accuracy"])
+    bare = cells.copy()
+    del bare.obs["donor"]
+    with pytest.raises(scdisent.ScDisentError, match="'donor' \\(sample_key at setup\\)"):
+        tl.score(bare, model)
