@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -106,20 +105,15 @@ def attack(
     n_labels = int(labels.max()) + 1
     probabilities = np.empty((len(chosen), len(labels), n_labels))
     decisions = np.empty((len(chosen), len(labels)), dtype=np.intp)
-    for fold in np.unique(folds):
-        train, test = folds != fold, folds == fold
-        scaler = StandardScaler().fit(codes[train])
-        known, unknown = scaler.transform(codes[train]), scaler.transform(codes[test])
-        prior = np.bincount(labels[train]) / train.sum()
-        for i, method in enumerate(chosen):
-            p = _quietly(method, known, labels[train], test=unknown, seed=seed)
-            probabilities[i, test] = p
-            decisions[i, test] = (p / prior).argmax(axis=1)
-    return HeldOut(probabilities, decisions, folds)
-
-
-def _quietly(method: Attack, codes: Floats, labels: Integers, **kwargs: NDArray | int) -> Floats:
-    """Run an attack on one thread; its steps are limited on purpose, which needs no warning."""
     with warnings.catch_warnings(), one_thread():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return method(codes, labels, **kwargs)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # steps are limited on purpose
+        for fold in np.unique(folds):
+            train, test = folds != fold, folds == fold
+            scaler = StandardScaler().fit(codes[train])
+            known, unknown = scaler.transform(codes[train]), scaler.transform(codes[test])
+            prior = np.bincount(labels[train]) / train.sum()
+            for i, method in enumerate(chosen):
+                p = method(known, labels[train], test=unknown, seed=seed)
+                probabilities[i, test] = p
+                decisions[i, test] = (p / prior).argmax(axis=1)
+    return HeldOut(probabilities, decisions, folds)

@@ -165,9 +165,9 @@ def _cross_validated(
         rng=np.random.default_rng(seed),
     )
     predicted = np.empty_like(integers)
-    for fold in np.unique(folds):
-        train, test = folds != fold, folds == fold
-        with one_thread():
+    with one_thread():
+        for fold in np.unique(folds):
+            train, test = folds != fold, folds == fold
             classifier.fit(points[train], integers[train])
             predicted[test] = classifier.predict(points[test])
     return float(balanced_accuracy_score(integers, predicted))

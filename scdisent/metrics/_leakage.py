@@ -20,7 +20,6 @@ MIN_CONDITION_CELLS = 10
 BATCH_ELEMENTS = 2_000_000
 """Draws times cells that are scored at once: bounds memory, changes no number."""
 
-
 LARGEST = np.array([1, 1, np.inf])
 """Largest possible value of each score: widened intervals stop there."""
 
@@ -214,7 +213,7 @@ def leakage(
     for level, name in enumerate(cells.within_names):
         try:
             inside = _audit(cells.level(level, min_cells=min_cells), plan=plan)
-        except InputDataError as error:
+        except (InputDataError, OptionError) as error:
             skipped[str(name)] = str(error)
         else:
             rows.append(inside.to_frame().assign(scope="within", group=str(name)))

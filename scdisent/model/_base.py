@@ -195,7 +195,7 @@ class DisentModel(BaseModelClass):
         Parameters
         ----------
         max_epochs
-            None: as many as give about 1,500 steps, between 20 and 400.
+            None: as many as give about 1,000 steps, between 20 and 400.
         accelerator, devices
             As in Lightning.
         train_size, validation_size
@@ -235,7 +235,7 @@ class DisentModel(BaseModelClass):
         plan_kwargs = {**self._plan_defaults(), **(plan_kwargs or {})}
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         guard = DivergenceGuard()
-        callbacks = [guard, *trainer_kwargs.pop("callbacks", [])]
+        callbacks = list(trainer_kwargs.pop("callbacks", None) or [])
         if keep_best and isinstance(datamodule, ResidentDataModule) and datamodule.n_val:
             probe = self._make_probe(datamodule)
             callbacks.append(BestEpoch(probe, first_epoch=max_epochs // 2, ceiling=leakage_ceiling))
@@ -250,10 +250,13 @@ class DisentModel(BaseModelClass):
                 accelerator=accelerator,
                 devices=devices,
                 early_stopping=early_stopping,
-                callbacks=callbacks,
+                callbacks=[*callbacks, guard],
                 **trainer_kwargs,
             )
+            was_trained = self.is_trained_
             runner()
+        if guard.diverged_at is not None and guard.good_epoch is None:
+            self.is_trained_ = was_trained
         self._after_training(datamodule, guard)
 
     def _plan_defaults(self) -> dict[str, Any]:
@@ -296,9 +299,9 @@ class DisentModel(BaseModelClass):
 
     def _after_training(self, datamodule: pl.LightningDataModule, guard: DivergenceGuard) -> None:
         if guard.diverged_at is not None:
-            self.is_trained_ = guard.good_epoch is not None
-            learning_rate = self._plan_defaults().get("lr", 1e-3)
-            kept = "untrained" if guard.good_epoch is None else f"those of epoch {guard.good_epoch}"
+            learning_rate = self.trainer.lightning_module.lr
+            epoch = guard.good_epoch
+            kept = "those before training" if epoch is None else f"those of epoch {epoch}"
             msg = (
                 f"the loss stopped being a finite number in epoch {guard.diverged_at}; the "
                 f"weights are now {kept}. Lower plan_kwargs={{'lr': ...}} (now {learning_rate}), "
@@ -426,13 +429,13 @@ def resolve_seed(seed: int | None) -> int:
 
 
 def default_epochs(datamodule: pl.LightningDataModule, batch_size: int) -> int:
-    """Epochs that give about 1,500 steps, between 20 and 400."""
+    """Epochs that give about 1,000 steps, between 20 and 400."""
     n_cells = getattr(datamodule, "n_train", None) or getattr(datamodule, "n_obs", None)
     if n_cells is None:
         msg = "the datamodule has no n_obs: pass max_epochs."
         raise OptionError(msg)
     steps = max(1, n_cells // batch_size)
-    return int(np.clip(round(1_500 / steps), 20, 400))
+    return int(np.clip(round(1_000 / steps), 20, 400))
 
 
 def cuda_devices() -> list[int]:

@@ -23,7 +23,7 @@ class DiscoverOptions:
 
     n_hidden: int = 128
     n_layers: int = 1
-    specific_prior: str = "standard"
+    specific_prior: str = "embedding"
     invariant_head: str = "z_condition"
     adversary_reads: str = "z"
     adversary_game: str = "zero_sum"
@@ -47,11 +47,12 @@ PRESETS = {
             "nll_joint": 0.8,
             "nll_invariant": 0.2,
             "kl_invariant": 0.05,
-            "kl_specific": 0.5,
-            "adversary": 20.0,
+            "kl_specific": 2.0,
+            "adversary": 10.0,
             "mmd": 200.0,
+            "independence": 100.0,
         },
-        {"n_critic_steps": 5, "lr": 1e-3},
+        {"n_critic_steps": 3, "lr": 2e-3},
     ),
     "paper": Preset(
         DiscoverOptions(
@@ -82,10 +83,12 @@ class DISCoVeR(LatentMixin, PredictMixin, ExpressionMixin, DisentModel):
         + b_z\,\mathrm{KL}[q(z \mid x) \,\|\, N(0, I)]
         + b_w\,\mathrm{KL}[q(w \mid x, y) \,\|\, p(w \mid y)] \\
         & + \lambda\,\mathrm{game}[g(y \mid z)] + \gamma\,\mathrm{MMD}^2_u[z; y]
-        + \eta\,\mathrm{HSIC}[z, y]
+        + \eta\,\mathrm{HSIC}_u[z, y] + \zeta\,\mathrm{HSIC}_u[w, z \mid y]
 
     with the weights, in this order, ``nll_joint, nll_invariant, kl_invariant, kl_specific,
-    adversary, mmd, hsic``; reconstruction terms are summed over genes and averaged over cells.
+    adversary, mmd, hsic, independence``; reconstruction terms are summed over genes and averaged
+    over cells. The last pulls only w away from z (the assumption that both are independent given
+    the condition), so that w tells conditions apart and not cell types.
 
     Parameters
     ----------
@@ -179,8 +182,9 @@ class DISCoVeR(LatentMixin, PredictMixin, ExpressionMixin, DisentModel):
         return np.bincount(codes, minlength=self.summary_stats.n_labels).tolist()
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
+        if self.is_trained_:
+            self.anchors_ = self._read_anchors(datamodule)
         super()._after_training(datamodule, guard)
-        self.anchors_ = self._read_anchors(datamodule)
 
     def _plan_defaults(self) -> dict[str, Any]:
         return dict(PRESETS[self.preset].plan)

@@ -183,7 +183,8 @@ class DiscoverModule(DisentModule):
             yield Term("hsic", hsic(kernel, label_kernel(condition), within=within))
         if self.weights.get("independence"):
             mean = standardised(w.q.mean, condition, n_groups=self.n_conditions)
-            yield Term("independence", hsic(kernel, rbf_kernel(mean), within=condition))
+            # z is given here: only w gives way, so that cell types in z do not pay for it.
+            yield Term("independence", hsic(kernel.detach(), rbf_kernel(mean), within=condition))
 
     def features(self, s: State, z: Tensor | None = None) -> Tensor:
         """What the adversary reads: z, the profile decoded from z, or both.
@@ -208,7 +209,8 @@ class DiscoverModule(DisentModule):
         if "condition" not in self.adversaries:
             return None
         with torch.no_grad():
-            fresh = s.latents[INVARIANT].q.sample() if self.adversary_reads == "z" else None
+            # `rsample` because `sample` raises on NaN before the divergence guard can act.
+            fresh = s.latents[INVARIANT].q.rsample() if self.adversary_reads == "z" else None
             features = self.features(s, fresh)
         loss: Tensor = self.adversaries["condition"].critic_loss(features, *self._target(s.cells))
         return loss

@@ -16,8 +16,11 @@ from scdisent._errors import InputDataError, OptionError
 
 INK, GREY, PALE = "#333333", "#8c8c8c", "#dddddd"
 BLUE, ORANGE = "#0072b2", "#d55e00"
-OKABE_ITO = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d31"]
-"""Colours that also differ for colour-blind readers; more levels use matplotlib's tab20."""
+COLORS = [
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d31", "#332288",
+    "#882255", "#999999",
+]  # fmt: skip
+"""Okabe and Ito's colours and some of Tol's, which colour-blind readers can tell apart too."""
 
 Drawn = Axes | list[Axes] | None
 
@@ -79,8 +82,8 @@ def level_colors(adata: AnnData, key: str, *, levels: Sequence[str]) -> list[str
     known = adata.uns.get(f"{key}_colors")
     if known is not None and len(known) == len(levels):
         return [to_hex(color) for color in known]
-    if len(levels) <= len(OKABE_ITO):
-        return OKABE_ITO[: len(levels)]
+    if len(levels) <= len(COLORS):
+        return COLORS[: len(levels)]
     if len(levels) <= 20:
         return [to_hex(color) for color in plt.colormaps["tab20"](np.arange(len(levels)))]
     return [to_hex(color) for color in plt.colormaps["turbo"](np.linspace(0.03, 0.97, len(levels)))]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
 
@@ -49,6 +50,7 @@ def place_labels(ax: Axes, points: Array, *, names: Sequence[str]) -> None:
                 va="center",
                 fontsize=FONT,
                 color=INK,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
                 arrowprops={
                     "arrowstyle": "-",
                     "lw": 0.5,

@@ -32,10 +32,10 @@ def response(
 ) -> Drawn:
     """Draw predicted against observed response: change of the mean, and spread, of each gene.
 
-    Left: change of the mean of log1p counts per 10,000 against the reference cells; the title
-    gives Pearson's correlation over all genes and over the 100 genes of largest Welch t. Right:
-    variance of the same values among target cells, on logarithmic scales: a shift of the
-    mean alone gives the left panel, only a generative model gives the right one.
+    Left: change of the mean of log1p counts per 10,000 (of the predicted genes) against the
+    reference cells; the title gives Pearson's correlation over all genes and over the 100 genes
+    of largest Welch t. Right: variance of the same values among target cells, on logarithmic
+    scales: a shift of the mean alone can give the left panel, but not the right one.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def _draw_variances(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlabel("observed variance of log expression")
     ax.set_ylabel("predicted variance")
     left_out = int((~positive).sum())
-    note = f" ({left_out} genes without spread not drawn)" if left_out else ""
+    note = f" ({left_out} constant genes not drawn)" if left_out else ""
     ax.set_title(f"Variance: R² = {explained(x, by=y):.2f}{note}", fontsize=10.5)
     tidy(ax)
 

@@ -36,14 +36,19 @@ class DivergenceGuard(Callback):
         self._good = snapshot(pl_module.module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Keep or restore."""
+        """Keep the weights, or stop."""
         finite = all(bool(p.isfinite().all()) for p in pl_module.module.parameters())
-        if finite and np.isfinite(pl_module.epoch_mean("loss_train")):
+        finite = finite and bool(np.isfinite(pl_module.epoch_mean("loss_train")))
+        if trainer.strategy.reduce_boolean_decision(finite, all=True):
             self._good, self.good_epoch = snapshot(pl_module.module), trainer.current_epoch
             return
         self.diverged_at = trainer.current_epoch
-        pl_module.module.load_state_dict(self._good)
         trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Restore the last good weights after a divergence; stands behind ``BestEpoch``."""
+        if self.diverged_at is not None:
+            pl_module.module.load_state_dict(self._good)
 
 
 class BestEpoch(Callback):
@@ -75,13 +80,21 @@ class BestEpoch(Callback):
         """Score the epoch."""
         if trainer.sanity_checking or trainer.current_epoch < self.first_epoch:
             return
-        bound = -float(trainer.callback_metrics["elbo_validation"])
-        leak = probe_auroc(*self.probe(pl_module.module))
-        clean = leak <= self.ceiling
-        score = (clean, bound if clean else -leak)
-        if np.isfinite(bound) and score > self._best:
+        # Processes see different noise, and all must keep the same epoch.
+        score = trainer.strategy.broadcast(self._score(trainer, pl_module))
+        if score is not None and score > self._best:
             self._best, self.best_epoch = score, trainer.current_epoch
             self._weights = snapshot(pl_module.module)
+
+    def _score(self, trainer: pl.Trainer, pl_module: Any) -> tuple[bool, float] | None:
+        """What epochs are compared by; None for one that is no candidate."""
+        bound = -float(trainer.callback_metrics["elbo_validation"])
+        probed = self.probe(pl_module.module)
+        if not np.isfinite(bound) or not all(np.isfinite(part).all() for part in probed):
+            return None
+        leak = probe_auroc(*probed)
+        clean = leak <= self.ceiling
+        return clean, bound if clean else -leak
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Load the kept weights."""

@@ -58,23 +58,29 @@ class PlayersPlan(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.module = module
-        self.lr, self.critic_lr, self.weight_decay = lr, critic_lr or lr, weight_decay
+        self.lr, self.critic_lr, self.weight_decay = lr, critic_lr, weight_decay
         self.n_critic_steps, self.gradient_clip = n_critic_steps, gradient_clip
         self.schedules = {name: as_schedule(value) for name, value in (schedules or {}).items()}
-        self._check_schedules()
         self.leak_tolerance, self.dual_rate, self.dual_factor = leak_tolerance, dual_rate, 1.0
+        self._check_options()
         self._sums: dict[str, Any] = defaultdict(float)
 
-    def _check_schedules(self) -> None:
+    def _check_options(self) -> None:
         unknown = set(self.schedules) - set(self.module.weights)
         if unknown:
             known = ", ".join(sorted(self.module.weights))
             msg = f"schedules name unknown terms {sorted(unknown)}. Terms of this model: {known}."
             raise OptionError(msg)
+        if self.leak_tolerance is not None and CRITIC not in self.module.players():
+            msg = (
+                "leak_tolerance moves the adversary's weight, but this model has no adversary. "
+                "Build it with weights={'adversary': ...} above 0."
+            )
+            raise OptionError(msg)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One AdamW a player."""
-        rates = {MODEL: self.lr, CRITIC: self.critic_lr}
+        rates = {MODEL: self.lr, CRITIC: self.lr if self.critic_lr is None else self.critic_lr}
         return [
             torch.optim.AdamW(
                 parameters, lr=rates[name], weight_decay=self.weight_decay, fused=True

@@ -313,6 +313,24 @@ def test_frame_has_a_row_for_the_pool_and_for_each_level_and_reasons_for_the_res
     assert "worst group" in repr(result)
 
 
+def test_a_level_with_too_few_donors_is_skipped_and_the_others_are_audited(rng):
+    condition, donor = halves(rng, 480), np.arange(480) % 4
+    cell_type = np.where(rng.random(480) < 0.5, "B", "T")
+    donor[cell_type == "T"] %= 2  # two donors cannot make three folds
+    result = leakage(
+        rng.standard_normal((480, 2)),
+        condition,
+        groups=donor,
+        within=cell_type,
+        attackers=("logistic",),
+        n_folds=3,
+        min_cells=100,
+        **QUICK,
+    )
+    assert result.by_group["group"].tolist() == ["B"]
+    assert "only 2 groups" in result.skipped["T"]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
