@@ -1,5 +1,6 @@
 """Benchmarks that make the published tables; each is resumable and has one command."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,11 @@ from scdisent.benchmarks._invariance import invariance
 from scdisent.benchmarks._speed import speed
 from scdisent.benchmarks._toy import toy
 
-SUITES = {"invariance": invariance, "toy": toy, "speed": speed}
+SUITES: dict[str, Callable[..., pd.DataFrame]] = {
+    "invariance": invariance,
+    "toy": toy,
+    "speed": speed,
+}
 
 
 def run(suite: str, *, out: str | Path = "docs/benchmarks") -> pd.DataFrame:

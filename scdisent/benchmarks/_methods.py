@@ -9,7 +9,6 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import scanpy as sc
-from numpy.typing import NDArray
 
 from scdisent.model import DISCoVeR, setup_anndata
 from scdisent.tl import decoded_features
@@ -33,10 +32,10 @@ class World:
 class Fit:
     """What a method gives: codes that should not know the condition, and what else it has."""
 
-    invariant: NDArray[np.floating]
+    invariant: Any
     seconds: float
-    specific: NDArray[np.floating] | None = None
-    decoded: NDArray[np.floating] | None = None
+    specific: Any = None
+    decoded: Any = None
     errors: dict[str, float] = field(default_factory=dict)
 
 
@@ -150,7 +149,7 @@ class _seeded:
         settings._seed = seed
         np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(torch_state)
-        self.caught.__exit__(*exception)
+        self.caught.__exit__(None, None, None)
 
 
 METHODS: dict[str, Method] = {

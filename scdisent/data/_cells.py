@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class CellTable:
     Columns are ``(n_cells, n_columns)``, codes as integers; a field that a query lacks is absent.
     """
 
-    x: sparse.csr_matrix | NDArray[np.float32]
+    x: Any  # scipy CSR or a dense float32 array
     columns: Mapping[str, NDArray[np.generic]]
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ class TensorTable:
             for key, column in table.columns.items()
         }
         self.is_sparse = sparse.issparse(table.x)
-        if self.is_sparse:
+        if sparse.issparse(table.x):
             matrix = table.x if table.x.has_canonical_format else table.x.copy()
             matrix.sum_duplicates()
             self.pointers = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)

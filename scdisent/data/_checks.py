@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def layer_name(layer: str | None) -> str:
     return "X" if layer is None else f"layers[{layer!r}]"
 
 
-def expression_of(adata: AnnData, layer: str | None) -> object:
+def expression_of(adata: AnnData, layer: str | None) -> Any:
     """Matrix of a layer; a layer that is not there is an error listing those that are."""
     if layer is None:
         return adata.X
@@ -46,7 +47,7 @@ def expression_of(adata: AnnData, layer: str | None) -> object:
     return adata.layers[layer]
 
 
-def inspect_expression(x: object, *, where: str) -> ExpressionReport:
+def inspect_expression(x: Any, *, where: str) -> ExpressionReport:
     """Look at every value once; NaN and infinity are errors: no likelihood takes them."""
     values = x.data if sparse.issparse(x) else np.asarray(x).ravel()
     finite = np.isfinite(values)
@@ -82,7 +83,7 @@ def check_expression(adata: AnnData, *, layer: str | None) -> ExpressionReport:
     return report
 
 
-def _check_empty(x: object, where: str) -> None:
+def _check_empty(x: Any, where: str) -> None:
     empty_cells = int((np.asarray(x.sum(axis=1)).ravel() == 0).sum())
     if empty_cells:
         msg = (

@@ -1,5 +1,7 @@
 """Lightning datamodules: cells in memory (or on the GPU), and cells on disk."""
 
+from typing import cast
+
 import lightning.pytorch as pl
 import numpy as np
 import torch
@@ -45,19 +47,21 @@ class ResidentDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Place the tensors once the device is known."""
         if self._tensors is None:
-            place = self._device
-            if place.type == "cuda":
+            place: torch.device | str = self._device
+            kind = self._device.type
+            if kind == "cuda":
                 free, _ = torch.cuda.mem_get_info(place)
                 place = place if TensorTable.bytes_needed(self.table) < GPU_SHARE * free else "cpu"
-            elif place.type != "cpu":
+            elif kind != "cpu":
                 place = "cpu"
             self._tensors = TensorTable(self.table, device=place)
 
     def loader(self, index: NDArray[np.integer], seed: int | None = None) -> CellLoader:
         """Minibatches of the cells ``index``: in their order, or shuffled when seeded."""
         shard = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        self.setup()
         return CellLoader(
-            self._tensors,
+            cast("TensorTable", self._tensors),
             index=index,
             batch_size=self.batch_size,
             seed=seed,

@@ -1,6 +1,7 @@
 """One registration for every model: the scvi-tools fields that setup builds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from anndata import AnnData
 from scvi.data import fields
@@ -15,6 +16,7 @@ from scdisent.data._checks import (
     check_numbers,
     warn_if_confounded,
 )
+from scdisent.data._query import check_like_training
 
 
 def check_setup(
@@ -26,8 +28,13 @@ def check_setup(
     single_columns: dict[str, str | None],
     categorical_covariate_keys: Sequence[str] | None,
     continuous_covariate_keys: Sequence[str] | None,
+    source_registry: Mapping[str, Any] | None = None,
 ) -> None:
-    """Everything that can be wrong with the input, before the AnnData is touched."""
+    """Everything that can be wrong with the input, before the AnnData is touched.
+
+    With ``source_registry`` the cells must have the genes and levels of that setup, of which any
+    part will do; without one they must have at least two conditions.
+    """
     if adata.is_view:
         msg = "adata is a view of another AnnData. Run adata = adata.copy() before setup."
         raise SetupError(msg)
@@ -41,7 +48,6 @@ def check_setup(
             **{f"covariate {key}": key for key in listed},
         },
     )
-    check_condition(adata.obs[condition_key], control=control)
     size_factor = single_columns["size_factor_key"]
     check_numbers(adata, [*filter(None, [size_factor]), *(continuous_covariate_keys or [])])
     if size_factor is not None and not (adata.obs[size_factor] > 0).all():
@@ -51,6 +57,10 @@ def check_setup(
         )
         raise SetupError(msg)
     check_expression(adata, layer=layer)
+    if source_registry is not None:
+        check_like_training(adata, source_registry)
+        return
+    check_condition(adata.obs[condition_key], control=control)
     nuisance = [single_columns["batch_key"], single_columns["sample_key"]]
     others = [key for key in [*nuisance, *(categorical_covariate_keys or [])] if key]
     warn_if_confounded(adata.obs, condition_key=condition_key, others=others)

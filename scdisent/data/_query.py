@@ -37,6 +37,8 @@ _ADVICE = {
         "Codes need no batch; to decode, name a batch of training: "
         "get_normalized_expression(transform_batch=...), or write it into that column."
     ),
+    KEYS.CELL_TYPE: "Load the model without adata: the getters do not read that column.",
+    KEYS.SAMPLE: "Load the model without adata: the getters do not read that column.",
     KEYS.CATEGORICAL_COVARIATES: "Covariates enter the decoders, so they must be of training.",
 }
 
@@ -69,6 +71,20 @@ def query_loader(
     check(inspect_expression(x, where=layer_name(layer)))
     table = TensorTable(CellTable(expression_array(x), columns))
     return CellLoader(table, batch_size=batch_size, device=device)
+
+
+def check_like_training(adata: AnnData, registry: Mapping[str, Any]) -> None:
+    """Refuse cells that cannot stand in for those of training: other genes, other levels."""
+    if _matched_genes(adata.var_names, reg.gene_names(registry)) is not None:
+        msg = (
+            "the genes of adata are not those of training in the same order. Load the model "
+            "without adata, then either run adata = adata[:, model.get_var_names()].copy() and "
+            "load again, or pass the cells to the getters, which match genes by name."
+        )
+        raise InputDataError(msg)
+    for key in reg.ARGUMENT_OF:
+        if reg.is_registered(registry, key):
+            _column(adata.obs, registry, key)
 
 
 def _matched_genes(found: pd.Index, expected: NDArray[np.object_]) -> NDArray[np.intp] | None:

@@ -49,7 +49,8 @@ class DisentModel(BaseModelClass):
     _training_plan_cls = PlayersPlan
     _train_runner_cls = TrainRunner
 
-    module: DisentModule
+    is_trained_: bool
+    module: Any  # a DisentModule; families differ in what else they can do
     likelihood: str
 
     # ------------------------------------------------------------------ setup
@@ -254,6 +255,7 @@ class DisentModel(BaseModelClass):
                 **trainer_kwargs,
             )
             was_trained = self.is_trained_
+            self.module.train()  # Lightning keeps the mode, and a trained model is in eval mode
             runner()
         if guard.diverged_at is not None and guard.good_epoch is None:
             self.is_trained_ = was_trained
@@ -345,7 +347,7 @@ class DisentModel(BaseModelClass):
 
     # ------------------------------------------------------------------ files
 
-    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:  # type: ignore[override]
+    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model to a folder: weights as safetensors, everything else as JSON.
 
         The data are not saved. A manifest holds the hash of every file.
@@ -360,7 +362,7 @@ class DisentModel(BaseModelClass):
         save_folder(self, Path(dir_path), overwrite=overwrite)
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls, dir_path: str | Path, adata: AnnData | None = None, *, device: str = "cpu"
     ) -> "DisentModel":
         """Read a model folder; nothing in it is executed or unpickled.
@@ -415,6 +417,7 @@ def build_manager(
         layer=arguments["layer"],
         single_columns={key: arguments[key] for key in single},
         **{key: arguments[key] for key in covariates},
+        source_registry=source_registry,
     )
     manager = AnnDataManager(fields=scvi_fields(**arguments), setup_method_args=setup_method_args)
     manager.register_fields(adata, source_registry)

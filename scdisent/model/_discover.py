@@ -10,10 +10,9 @@ from anndata import AnnData
 
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
-from scdisent.model._base import DisentModel, resolve_seed
+from scdisent.model._base import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import LatentMixin
-from scdisent.model._predict_mixin import PredictMixin
 from scdisent.module import TERMS, DiscoverModule
 
 
@@ -75,7 +74,7 @@ PRESETS = {
 }
 
 
-class DISCoVeR(LatentMixin, PredictMixin, ExpressionMixin, DisentModel):
+class DISCoVeR(LatentMixin, ExpressionMixin):
     r"""Two latent blocks, two reconstructions, a game over the condition.
 
     .. math::

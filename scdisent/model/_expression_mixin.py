@@ -16,11 +16,12 @@ from scdisent._constants import KEYS
 from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
 from scdisent.model._base import resolve_seed, subset
+from scdisent.model._predict_mixin import PredictMixin
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
 
-class ExpressionMixin:
+class ExpressionMixin(PredictMixin):
     """Decoded expression for models with an invariant and a specific block."""
 
     @torch.inference_mode()
@@ -37,7 +38,7 @@ class ExpressionMixin:
         n_samples_overall: int | None = None,
         return_mean: bool = True,
         return_numpy: bool = False,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[np.generic] | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> pd.DataFrame | NDArray[np.float32]:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,10 +39,15 @@ def save_folder(model: "DisentModel", folder: Path, *, overwrite: bool) -> None:
     }
     files[MANIFEST] = _manifest(files).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
-            part.write(content)
-        os.replace(part.name, folder / name)  # noqa: PTH105 - atomic on one file system
+    parts = {name: folder / f".{name}.part" for name in files}
+    try:
+        for name, part in parts.items():
+            part.write_bytes(files[name])
+        for name, part in parts.items():
+            part.replace(folder / name)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
 def load_folder(
@@ -52,8 +55,7 @@ def load_folder(
 ) -> "DisentModel":
     """Verify every byte, rebuild the model, load its weights."""
     files = _read_verified(folder)
-    described = json.loads(files[DESCRIPTION], object_hook=_decode)
-    _check_origin(cls, described, folder)
+    described = _described(cls, files[DESCRIPTION], folder)
     registry = described["registry"]
     if adata is not None:
         cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
@@ -63,7 +65,11 @@ def load_folder(
     tensors = load_tensors(files[WEIGHTS])
     module = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
     extra = {n.removeprefix(_EXTRA): t for n, t in tensors.items() if n.startswith(_EXTRA)}
-    model.module.load_state_dict(module)
+    try:
+        model.module.load_state_dict(module)
+    except RuntimeError as error:
+        msg = f"{WEIGHTS} and {DESCRIPTION} in {folder} do not fit each other: {error}"
+        raise ModelFileError(msg) from error
     model._set_extra_tensors(extra)
     for name in _ATTRIBUTES:
         setattr(model, name, described["attributes"][name])
@@ -120,20 +126,25 @@ def _read_verified(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _check_origin(cls: type["DisentModel"], described: Mapping[str, Any], folder: Path) -> None:
-    if described["class"] != cls.__name__:
-        msg = (
-            f"{folder} holds a {described['class']}, not a {cls.__name__}. "
-            f"Use scdisent.{described['class']}.load."
-        )
-        raise ModelFileError(msg)
-    if described["format"] > FORMAT:
+def _described(cls: type["DisentModel"], content: bytes, folder: Path) -> dict[str, Any]:
+    """Description of a model of this class, in a format that this version reads."""
+    try:
+        described: dict[str, Any] = json.loads(content, object_hook=_decode)
+        name, number = described["class"], described["format"]
         version = described["versions"]["scdisent"]
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{folder / DESCRIPTION} does not describe a scdisent model: {error!r}."
+        raise ModelFileError(msg) from error
+    if name != cls.__name__:
+        msg = f"{folder} holds a {name}, not a {cls.__name__}. Use scdisent.{name}.load."
+        raise ModelFileError(msg)
+    if number > FORMAT:
         msg = (
-            f"{folder} has format {described['format']}, written by scdisent {version}; this "
-            f"scdisent ({__version__}) reads up to {FORMAT}. Update scdisent."
+            f"{folder} has format {number}, written by scdisent {version}; this scdisent "
+            f"({__version__}) reads up to {FORMAT}. Update scdisent."
         )
         raise ModelFileError(msg)
+    return described
 
 
 def _portable(value: torch.Tensor) -> torch.Tensor:

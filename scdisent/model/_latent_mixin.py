@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 from scdisent._constants import KEYS
 from scdisent._errors import one_of
-from scdisent.model._base import GETTER_BATCH_SIZE, cuda_devices, resolve_seed
+from scdisent.model._base import GETTER_BATCH_SIZE, DisentModel, cuda_devices, resolve_seed
 from scdisent.module import INVARIANT, SPECIFIC
 
 FULL = "full"
@@ -20,7 +20,7 @@ ALL_FIELDS = tuple(key for key in KEYS if key not in (KEYS.X, KEYS.SAMPLE, KEYS.
 Codes = NDArray[np.float32]
 
 
-class LatentMixin:
+class LatentMixin(DisentModel):
     """Latent codes for models with an invariant and a specific block."""
 
     @torch.inference_mode()
@@ -29,7 +29,7 @@ class LatentMixin:
         adata: AnnData | None = None,
         *,
         representation: str = INVARIANT,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[np.generic] | None = None,
         give_mean: bool = True,
         batch_size: int | None = None,
         return_dist: bool = False,
@@ -89,7 +89,7 @@ class LatentMixin:
         self,
         adata: AnnData | None = None,
         *,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[np.generic] | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> dict[str, float]:

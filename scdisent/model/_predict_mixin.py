@@ -18,7 +18,7 @@ from scdisent._constants import KEYS, UNS_KEY
 from scdisent._errors import InputDataError, OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
 from scdisent.functional import local_mean, support
-from scdisent.model._base import resolve_seed, subset
+from scdisent.model._base import DisentModel, resolve_seed, subset
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
@@ -95,7 +95,7 @@ class Transfer:
         return module.likelihoods[JOINT], raws[0], raws[1]
 
 
-class PredictMixin:
+class PredictMixin(DisentModel):
     """Prediction for models with an invariant and a specific block."""
 
     default_transfer = "mean_difference"
@@ -113,7 +113,7 @@ class PredictMixin:
         noise: str = "keep",
         n_neighbors: int = 15,
         n_samples: int = 1,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[np.generic] | None = None,
         batch_size: int | None = None,
         allow_reconstruction: bool = False,
         seed: int | None = None,
@@ -187,7 +187,7 @@ class PredictMixin:
                 values.append(self._predicted(cells, plan, noise=noise, rng=rng))
                 near.append(self._support(cells, plan))
         made = {
-            "condition": condition,
+            "condition": str(condition),
             "reference": sorted({self.conditions[code] for code in np.unique(codes)}),
             "kind": kind,
             "transfer": plan.recipe,
@@ -324,8 +324,10 @@ class PredictMixin:
         obs["source_cell"] = obs.index.to_numpy()
         suffix = [f"_{i}" if n_samples > 1 else "" for i in range(n_samples)]
         obs.index = [f"{name}_{target}{end}" for end in suffix for name in source.obs_names]
+        levels = reg.levels(self.registry_, KEYS.CONDITION)  # as in training: text or numbers
+        codes = np.full(len(obs), self.condition_code(target))
         for column in {"condition", reg.setup_argument(self.registry_, "condition_key")}:
-            obs[column] = pd.Categorical([target] * len(obs), categories=self.conditions)
+            obs[column] = pd.Categorical.from_codes(codes, categories=levels)
         obs["scdisent_seen"] = True
         obs["scdisent_support"] = support
         what = "values drawn" if made["kind"] == "counts" else "expected values"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from scdisent._constants import KEYS
@@ -36,7 +36,7 @@ class LatentBlock:
 
     q: Normal
     sample: Tensor
-    prior: Distribution | None
+    prior: Normal
 
     def kl(self) -> Tensor:
         """Divergence from the prior, ``(n_cells,)``."""
@@ -62,6 +62,8 @@ class DisentModule(BaseModuleClass):
     weights
         Weight of each named term; a term without a weight is not computed into the loss.
     """
+
+    adversaries: Any  # torch's containers do not know what they hold
 
     def __init__(
         self,
@@ -90,16 +92,16 @@ class DisentModule(BaseModuleClass):
         codes = {key: flat[key].long() for key in (KEYS.CONDITION, KEYS.CELL_TYPE) if key in flat}
         return Cells(
             x=tensors[KEYS.X],
-            condition=codes.get(KEYS.CONDITION),
-            cell_type=codes.get(KEYS.CELL_TYPE),
+            condition=codes.get(KEYS.CONDITION, _UNKNOWN),
+            cell_type=codes.get(KEYS.CELL_TYPE, _UNKNOWN),
             nuisance=self._nuisance(tensors),
             given_library=flat.get(KEYS.SIZE_FACTOR),
         )
 
-    def _nuisance(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+    def _nuisance(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """One-hot batch and categorical covariates beside the continuous ones.
 
-        None where one of them was not read: only decoders need them.
+        Empty where one of them was not read: only decoders need them.
         """
         sizes = {
             KEYS.BATCH: self.n_batch > 1,
@@ -107,7 +109,7 @@ class DisentModule(BaseModuleClass):
             KEYS.CONTINUOUS_COVARIATES: self.n_continuous_cov,
         }
         if any(size and key not in tensors for key, size in sizes.items()):
-            return None
+            return torch.empty(0)
         x = tensors[KEYS.X]
         blocks = [torch.zeros(x.shape[0], 0, device=x.device)]
         if self.n_batch > 1:
@@ -198,13 +200,5 @@ class DisentModule(BaseModuleClass):
         return {name: block.sample for name, block in self.encode(self.cells(tensors)).items()}
 
 
+_UNKNOWN = torch.empty(0, dtype=torch.int64)
 _PER_CELL = (KEYS.CONDITION, KEYS.CELL_TYPE, KEYS.SIZE_FACTOR)
-
-
-def posterior_sample(q: Normal) -> Tensor:
-    """Reparameterised sample in the precision of the posterior."""
-    sample: Tensor = q.rsample()
-    return sample
-
-
-__all__ = ["CRITIC", "MODEL", "DisentModule", "LatentBlock", "State", "Term", "posterior_sample"]

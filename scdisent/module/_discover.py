@@ -1,9 +1,11 @@
 """DISCoVeR: two latent blocks, two reconstructions, a game over the condition."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from scdisent._errors import OptionError, one_of
@@ -56,6 +58,10 @@ class DiscoverModule(DisentModule):
         ``"z"``: p(x | z), the paper's. ``"z_condition"``: p(x | z, y), ours: whatever y explains,
         z need not carry, so reconstruction no longer pays z for leaking.
     """
+
+    encoders: Any  # torch's containers do not know what they hold
+    decoders: Any
+    likelihoods: Any
 
     def __init__(
         self,
@@ -121,9 +127,9 @@ class DiscoverModule(DisentModule):
     @property
     def expects(self) -> str:
         """Kind of data the likelihood is for."""
-        return self.likelihoods[JOINT].expects
+        return str(self.likelihoods[JOINT].expects)
 
-    def posterior(self, cells: Cells, block: str, condition: Tensor | None = None):
+    def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """Posterior of one block; the specific one reads ``condition`` (default: the cells')."""
         x = cells.log_normalised if self.expects == "counts" else cells.dense
         if block == INVARIANT:
@@ -134,7 +140,7 @@ class DiscoverModule(DisentModule):
         """Both blocks; the prior of w may read the sample of z."""
         qz, qw = self.posterior(cells, INVARIANT), self.posterior(cells, SPECIFIC)
         z, w = qz.rsample(), qw.rsample()  # (n_cells, n_latent), (n_cells, n_specific)
-        standard = torch.distributions.Normal(torch.zeros_like(z), torch.ones_like(z))
+        standard = Normal(torch.zeros_like(z), torch.ones_like(z))
         return {
             INVARIANT: LatentBlock(qz, z, standard),
             SPECIFIC: LatentBlock(qw, w, self.prior(z, cells.condition)),

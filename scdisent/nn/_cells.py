@@ -15,14 +15,14 @@ class Cells:
     """A minibatch: expression and what is known of each cell.
 
     ``x`` is ``(n_cells, n_genes)``, dense or CSR; ``condition`` and ``cell_type`` are integer
-    codes ``(n_cells,)`` or None where unknown; ``nuisance`` is what only decoders may see,
-    ``(n_cells, n_nuisance)`` or None where it was not read; ``library`` is ``(n_cells,)``.
+    codes ``(n_cells,)``, empty where unknown; ``nuisance`` is what only decoders may see,
+    ``(n_cells, n_nuisance)``, empty where it was not read; ``library`` is ``(n_cells,)``.
     """
 
     x: Tensor
-    condition: Tensor | None
-    cell_type: Tensor | None
-    nuisance: Tensor | None
+    condition: Tensor
+    cell_type: Tensor
+    nuisance: Tensor
     given_library: Tensor | None = None
     _known: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
 

@@ -223,9 +223,9 @@ class Bernoulli(Likelihood):
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
     ) -> Tensor:
         """Flip as few values as the change of the probability allows."""
-        before, after = torch.sigmoid(source), torch.sigmoid(target)
-        stays_one = (after / before).clamp_max(1.0)
-        becomes_one = ((after - before) / (1 - before)).clamp_min(0.0)
+        # Ratios of probabilities in logs: a decoder that is sure has sigmoids of exactly 0 or 1.
+        stays_one = (F.logsigmoid(target) - F.logsigmoid(source)).clamp_max(0.0).exp()
+        becomes_one = -(F.logsigmoid(-target) - F.logsigmoid(-source)).clamp_max(0.0).expm1()
         chance = torch.where(cells.dense > 0, stays_one, becomes_one)
         return chance if rng is None else _drawn(rng.binomial, torch.tensor(1), chance)
 

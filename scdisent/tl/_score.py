@@ -24,11 +24,11 @@ Codes = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class _Labels:
-    """What is known of each audited cell."""
+    """Arrays ``(n_cells,)`` of what is known of each audited cell; None: not set up."""
 
-    condition: NDArray[np.str_]
-    cell_type: NDArray[np.str_] | None
-    sample: NDArray[np.str_] | None
+    condition: Any
+    cell_type: Any
+    sample: Any
 
 
 def score(

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -112,7 +112,7 @@ class PlayersPlan(pl.LightningModule):
 
     def _train_critic(self, optimizer: torch.optim.Optimizer, state: State) -> None:
         for _ in range(self.n_critic_steps):
-            loss = self.module.critic_loss(state)
+            loss = cast("Tensor", self.module.critic_loss(state))
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
@@ -166,7 +166,7 @@ class PlayersPlan(pl.LightningModule):
     def _ascend(self) -> None:
         guess = math.log(self.module.n_conditions)
         found = self.epoch_mean("critic_loss_train")
-        step = self.dual_rate * (guess - found - self.leak_tolerance)
+        step = self.dual_rate * (guess - found - (self.leak_tolerance or 0.0))
         self.dual_factor = max(0.0, self.dual_factor + step)
 
 
