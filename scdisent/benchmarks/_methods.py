@@ -18,10 +18,14 @@ N_LATENT = 10
 
 @dataclass(frozen=True)
 class World:
-    """Cells of a benchmark with the names of their columns."""
+    """Cells of a benchmark with the names of their columns.
+
+    ``train_on`` are the cells to fit on where they are not the audited ones.
+    """
 
     name: str
     adata: ad.AnnData
+    train_on: ad.AnnData | None = None
     condition: str = "condition"
     cell_type: str = "cell_type"
     sample: str = "donor"
@@ -46,7 +50,8 @@ def discover(preset: str = "default", **options: Any) -> Method:
     """DISCoVeR with a preset; ``options`` go to its constructor."""
 
     def fit(world: World, seed: int) -> Fit:
-        adata = world.adata.copy()
+        cells = world.adata
+        adata = (cells if world.train_on is None else world.train_on).copy()
         setup_anndata(
             adata,
             condition_key=world.condition,
@@ -59,11 +64,11 @@ def discover(preset: str = "default", **options: Any) -> Method:
         model.train(seed=seed, enable_progress_bar=False)
         seconds = time.perf_counter() - start
         return Fit(
-            model.get_latent_representation(),
+            model.get_latent_representation(cells),
             seconds,
-            specific=model.get_latent_representation(representation="specific"),
-            decoded=decoded_features(adata, model, seed=seed),
-            errors=model.get_reconstruction_error(seed=seed),
+            specific=model.get_latent_representation(cells, representation="specific"),
+            decoded=decoded_features(cells, model, seed=seed),
+            errors=model.get_reconstruction_error(cells, seed=seed),
         )
 
     return fit

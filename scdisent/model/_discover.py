@@ -45,7 +45,7 @@ PRESETS = {
         {
             "nll_joint": 0.8,
             "nll_invariant": 0.2,
-            "kl_invariant": 0.05,
+            "kl_invariant": 0.1,
             "kl_specific": 2.0,
             "adversary": 10.0,
             "mmd": 200.0,
