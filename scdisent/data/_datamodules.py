@@ -58,14 +58,13 @@ class ResidentDataModule(pl.LightningDataModule):
 
     def loader(self, index: NDArray[np.integer], seed: int | None = None) -> CellLoader:
         """Minibatches of the cells ``index``: in their order, or shuffled when seeded."""
-        shard = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         self.setup()
         return CellLoader(
             cast("TensorTable", self._tensors),
             index=index,
             batch_size=self.batch_size,
             seed=seed,
-            shard=shard,
+            shard=own_shard(self),
             device=self._device,
         )
 
@@ -78,17 +77,14 @@ class ResidentDataModule(pl.LightningDataModule):
         return self.loader(self.val_idx, None) if self.n_val else []
 
 
-def split_cells(
-    strata: NDArray[np.generic],
-    *,
-    train_size: float | None,
-    validation_size: float | None,
-    seed: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Split cells into train, validation and test, the shares of each stratum kept.
+def own_shard(datamodule: pl.LightningDataModule) -> tuple[int, int]:
+    """Rank and number of the processes among which a fit deals its cells; outside one (0, 1)."""
+    trainer = datamodule.trainer
+    return (trainer.global_rank, trainer.world_size) if trainer and trainer.training else (0, 1)
 
-    Defaults: 0.9 train; what is left of train is validation, unless a size is given.
-    """
+
+def split_sizes(train_size: float | None, validation_size: float | None) -> tuple[float, float]:
+    """Shares for training and validation: 0.9 and what is left of it, unless they are given."""
     train_size = 0.9 if train_size is None else train_size
     validation_size = 1 - train_size if validation_size is None else validation_size
     if not 0 < train_size <= 1 or validation_size < 0 or train_size + validation_size > 1 + 1e-9:
@@ -97,6 +93,18 @@ def split_cells(
             f"found {train_size} and {validation_size}."
         )
         raise OptionError(msg)
+    return train_size, validation_size
+
+
+def split_cells(
+    strata: NDArray[np.generic],
+    *,
+    train_size: float | None,
+    validation_size: float | None,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Split cells into train, validation and test, the shares of each stratum kept."""
+    train_size, validation_size = split_sizes(train_size, validation_size)
     everyone = np.arange(len(strata))
     train, rest = _stratified(everyone, strata, 1 - train_size, seed)
     share_of_rest = validation_size / max(1 - train_size, 1e-12)

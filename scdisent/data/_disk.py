@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from scdisent.data._cells import CellTable, TensorTable, expression_array
+from scdisent.data._datamodules import own_shard, split_sizes
 
 BLOCK = 64
 """Neighbouring rows read at once: a disk reads them as one piece."""
@@ -52,13 +53,19 @@ class DiskLoader:
         self.x, self.columns, self.genes = x, columns, genes
         self.rows = np.ones(x.shape[0], dtype=bool) if rows is None else rows
         self.index = np.flatnonzero(self.rows)
+        self.starts, self.sizes = np.unique(self.index // BLOCK * BLOCK, return_counts=True)
         self.batch_size, self.device = batch_size, device
-        self.rng = None if seed is None else np.random.default_rng(seed)
         self.rank, self.n_shards = shard
+        # All processes must agree on the blocks, and each shuffles cells of its own.
+        self.block_rng = None if seed is None else np.random.default_rng(seed)
+        self.rng = None if seed is None else np.random.default_rng([seed, self.rank])
 
     def __len__(self) -> int:
-        own = len(self.index) // self.n_shards
-        return max(1, own // self.batch_size) if self.rng else -(-own // self.batch_size)
+        if self.rng is None:
+            return -(-len(self.index) // self.batch_size)
+        # The smallest share that can be dealt: all processes must take as many steps.
+        own = int(np.sort(self.sizes)[: len(self.sizes) // self.n_shards].sum())
+        return max(1, own // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         n_batches = 0
@@ -79,9 +86,9 @@ class DiskLoader:
 
     def _buffers(self) -> Iterator[list[NDArray[np.int64]]]:
         """Cells of ``BUFFER`` blocks at a time."""
-        starts = np.arange(0, len(self.rows), BLOCK)
-        if self.rng is not None:
-            starts = self.rng.permutation(starts)[self.rank :: self.n_shards]
+        starts = self.starts
+        if self.block_rng is not None:
+            starts = self.block_rng.permutation(starts)[self.rank :: self.n_shards]
         for first in range(0, len(starts), BUFFER):
             chosen = starts[first : first + BUFFER]
             yield [at + np.flatnonzero(self.rows[at : at + BLOCK]) for at in chosen]
@@ -128,8 +135,7 @@ class DiskDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.x, self.columns, self.batch_size, self.seed = x, columns, batch_size, seed
-        train_size = 0.9 if train_size is None else train_size
-        validation_size = 1 - train_size if validation_size is None else validation_size
+        train_size, validation_size = split_sizes(train_size, validation_size)
         place = np.random.default_rng(seed).permutation(-(-x.shape[0] // BLOCK))
         place = np.repeat(place / len(place), BLOCK)[: x.shape[0]]
         self.train_rows = place < train_size
@@ -148,7 +154,7 @@ class DiskDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             rows=rows,
             seed=seed,
-            shard=(trainer.global_rank, trainer.world_size) if trainer else (0, 1),
+            shard=own_shard(self),
             device=trainer.strategy.root_device if trainer else None,
         )
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
@@ -277,19 +278,27 @@ class DisentModel(BaseModelClass):
         return ResidentDataModule(CellTable.from_manager(manager), batch_size=batch_size, **split)
 
     def _make_probe(self, datamodule: ResidentDataModule, *, n_cells: int = 2_000) -> Any:
-        """Codes and conditions of some training and of the validation cells, on request."""
+        """Codes and conditions of some training and of the validation cells, on request.
+
+        Where penalties compare conditions within cell types, the mean of each type is taken out:
+        what composition alone gives away is no reason to pass over an epoch.
+        """
         rng = np.random.default_rng(datamodule.seed)
         some = rng.permutation(datamodule.train_idx)[:n_cells]
         table = datamodule.table
         truth = table.columns[KEYS.CONDITION][:, 0]
+        strata = np.zeros(len(table), dtype=np.int64)
+        if getattr(self.module, "n_cell_types", 0):
+            strata = table.columns[KEYS.CELL_TYPE][:, 0]
 
         def probe(module: DisentModule) -> list[NDArray[np.generic]]:
             was_training = module.training
             module.eval()
             parts = []
             for index in (some, datamodule.val_idx[:n_cells]):
-                codes = self._codes_of(module, datamodule.loader(index))
-                parts += [codes, truth[index]]
+                codes = pd.DataFrame(self._codes_of(module, datamodule.loader(index)))
+                codes = codes - codes.groupby(strata[index]).transform("mean")
+                parts += [codes.to_numpy(), truth[index]]
             module.train(was_training)
             return parts
 

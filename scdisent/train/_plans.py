@@ -163,6 +163,12 @@ class PlayersPlan(pl.LightningModule):
         """Log the means over the validation cells."""
         self._flush("validation")
 
+    def on_train_end(self) -> None:
+        """Give all processes the running statistics of the first; weights they share anyway."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for buffer in self.module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def _ascend(self) -> None:
         guess = math.log(self.module.n_conditions)
         found = self.epoch_mean("critic_loss_train")
