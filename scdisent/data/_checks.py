@@ -42,7 +42,9 @@ def expression_of(adata: AnnData, layer: str | None) -> Any:
     if layer is None:
         return adata.X
     if layer not in adata.layers:
-        msg = f"layer {layer!r} is not in adata.layers. Found: {sorted(adata.layers)}."
+        # anndata 0.13 lists X among the layers, under None
+        found = sorted(name for name in adata.layers if name is not None)
+        msg = f"layer {layer!r} is not in adata.layers. Found: {found}."
         raise SetupError(msg)
     return adata.layers[layer]
 

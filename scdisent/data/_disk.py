@@ -137,7 +137,7 @@ class DiskDataModule(pl.LightningDataModule):
         self.x, self.columns, self.batch_size, self.seed = x, columns, batch_size, seed
         train_size, validation_size = split_sizes(train_size, validation_size)
         place = np.random.default_rng(seed).permutation(-(-x.shape[0] // BLOCK))
-        place = np.repeat(place / len(place), BLOCK)[: x.shape[0]]
+        place = np.repeat((place + 0.5) / len(place), BLOCK)[: x.shape[0]]
         self.train_rows = place < train_size
         self.val_rows = ~self.train_rows & (place < train_size + validation_size)
         self.train_idx = np.flatnonzero(self.train_rows)

@@ -24,16 +24,15 @@ from scdisent.data import (
     DiskLoader,
     ResidentDataModule,
     check_likelihood,
-    check_setup,
     expression_of,
     inspect_expression,
     layer_name,
     query_loader,
     registered_columns,
-    scvi_fields,
 )
 from scdisent.data import _registry as reg
 from scdisent.model._files import load_folder, save_folder
+from scdisent.model._manager import build_manager
 from scdisent.module import DisentModule
 from scdisent.train import BestEpoch, DivergenceGuard, PlayersPlan
 
@@ -233,7 +232,11 @@ class DisentModel(BaseModelClass):
                 validation_size=validation_size,
                 seed=seed,
             )
-        max_epochs = max_epochs or default_epochs(datamodule, batch_size)
+        if max_epochs is None:
+            max_epochs = default_epochs(datamodule, batch_size)
+        if max_epochs < 1:
+            msg = f"max_epochs={max_epochs}: expected at least 1, or None for the default."
+            raise OptionError(msg)
         plan_kwargs = {**self._plan_defaults(), **(plan_kwargs or {})}
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         guard = DivergenceGuard()
@@ -287,7 +290,7 @@ class DisentModel(BaseModelClass):
         some = rng.permutation(datamodule.train_idx)[:n_cells]
         table = datamodule.table
         truth = table.columns[KEYS.CONDITION][:, 0]
-        strata = np.zeros(len(table), dtype=np.int64)
+        strata: NDArray[np.generic] = np.zeros(len(table), dtype=np.int64)
         if getattr(self.module, "n_cell_types", 0):
             strata = table.columns[KEYS.CELL_TYPE][:, 0]
 
@@ -406,31 +409,6 @@ def subset(adata: AnnData, indices: Sequence[int] | NDArray[np.generic] | None) 
         return adata
     chosen = adata[np.asarray(indices)]
     return chosen.to_memory() if adata.isbacked else chosen
-
-
-def build_manager(
-    adata: AnnData,
-    setup_method_args: dict[str, Any],
-    *,
-    source_registry: dict[str, Any] | None = None,
-) -> AnnDataManager:
-    """Check the input, then register its fields."""
-    arguments = dict(setup_method_args["setup_args"])
-    control = arguments.pop("control")
-    single = ("labels_key", "batch_key", "sample_key", "size_factor_key")
-    covariates = ("categorical_covariate_keys", "continuous_covariate_keys")
-    check_setup(
-        adata,
-        condition_key=arguments["condition_key"],
-        control=control,
-        layer=arguments["layer"],
-        single_columns={key: arguments[key] for key in single},
-        **{key: arguments[key] for key in covariates},
-        source_registry=source_registry,
-    )
-    manager = AnnDataManager(fields=scvi_fields(**arguments), setup_method_args=setup_method_args)
-    manager.register_fields(adata, source_registry)
-    return manager
 
 
 def resolve_seed(seed: int | None) -> int:

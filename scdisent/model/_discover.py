@@ -45,10 +45,10 @@ PRESETS = {
         {
             "nll_joint": 0.8,
             "nll_invariant": 0.2,
-            "kl_invariant": 0.1,
+            "kl_invariant": 0.05,
             "kl_specific": 2.0,
-            "adversary": 10.0,
-            "mmd": 200.0,
+            "adversary": 5.0,
+            "mmd": 100.0,
             "independence": 100.0,
         },
         {"n_critic_steps": 3, "lr": 2e-3},

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from anndata import AnnData
 
-from scdisent.model._base import DisentModel, build_manager
+from scdisent.model._base import DisentModel
 from scdisent.model._discover import DISCoVeR
+from scdisent.model._manager import build_manager
 
 MODELS: tuple[type[DisentModel], ...] = (DISCoVeR,)
 

@@ -74,7 +74,8 @@ def test_score_writes_the_same_table_twice(folder, capsys):
     stored = ad.read_h5ad(out).uns["scdisent"]
     written = pd.read_csv(table, keep_default_na=False, na_values=[""])
     np.testing.assert_allclose(written["value"], stored["scores"]["value"])
-    leak = written.set_index(["metric", "representation"]).loc[("leakage", "invariant")]
+    leak = written[(written["metric"] == "leakage") & (written["representation"] == "invariant")]
+    (leak,) = leak.to_dict("records")
     assert leak["lower"] <= leak["value"] <= leak["upper"]
     assert stored["statement"] in capsys.readouterr().out
 

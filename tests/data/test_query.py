@@ -415,14 +415,13 @@ def test_strata_too_small_to_cut_do_not_stop_a_split():
     assert [len(part) for part in parts] == [25, 6, 0]
 
 
-@pytest.mark.parametrize(
-    ("train_size", "validation_size"), [(0.0, None), (1.2, None), (-0.1, 0.5), (0.9, 0.3), (0.5, -1)]
-)
+BAD_SIZES = [(0.0, None), (1.2, None), (-0.1, 0.5), (0.9, 0.3), (0.5, -1)]
+
+
+@pytest.mark.parametrize(("train_size", "validation_size"), BAD_SIZES)
 def test_sizes_that_are_no_shares_are_refused(train_size, validation_size):
     with pytest.raises(OptionError, match=r"train_size must lie in \(0, 1\].*found"):
-        split_cells(
-            np.zeros(10), train_size=train_size, validation_size=validation_size, seed=0
-        )
+        split_cells(np.zeros(10), train_size=train_size, validation_size=validation_size, seed=0)
 
 
 def test_training_refuses_them_too_and_stays_untrained(model):

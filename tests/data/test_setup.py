@@ -59,7 +59,10 @@ def in_layer(adata, x):
 def contents(adata):
     """Everything an AnnData holds, in a form that can be compared."""
     x = adata.X.toarray() if sparse.issparse(adata.X) else np.array(adata.X)
-    slots = {s: sorted(getattr(adata, s)) for s in ("uns", "obsm", "varm", "layers", "obsp")}
+    slots = {
+        slot: sorted(name for name in getattr(adata, slot) if name is not None)
+        for slot in ("uns", "obsm", "varm", "layers", "obsp")
+    }
     return x, adata.obs.copy(), adata.var.copy(), slots
 
 

@@ -40,7 +40,9 @@ def counts(rng):
 
 
 def cells_of(x, *, csr=False, **known):
-    fields = {"condition": None, "cell_type": None, "nuisance": torch.zeros(len(x), 0), **known}
+    nothing = torch.empty(0, dtype=torch.int64)
+    fields = {"condition": nothing, "cell_type": nothing, "nuisance": torch.zeros(len(x), 0)}
+    fields |= known
     return Cells(x=x.to_sparse_csr() if csr else x, **fields)
 
 

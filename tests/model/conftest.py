@@ -1,0 +1,87 @@
+"""Tiny worlds and models: trained in a fraction of a second."""
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+
+import scdisent
+from scdisent.datasets import simulate_conditions
+from scdisent.model._setup import MODELS
+
+SMALL = {"n_latent": 3, "n_hidden": 16}
+FAST = {"max_epochs": 2, "batch_size": 64, "accelerator": "cpu", "enable_progress_bar": False}
+SETUP = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
+LIKELIHOODS = ("nb", "zinb", "poisson", "normal", "bernoulli")
+
+
+class Kit:
+    """What the tests of the models share."""
+
+    small, fast, setup = SMALL, FAST, SETUP
+
+    @staticmethod
+    def world(likelihood="nb", **changes):
+        """160 cells of 30 genes in the units of a likelihood, not set up yet."""
+        sizes = {"n_cells": 160, "n_genes": 30, "n_types": 2, "n_donors": 2}
+        effects = {"shared_effect_genes": 6, "type_effect_genes": 2}
+        adata = simulate_conditions(**{**sizes, **effects, **changes})
+        if likelihood == "normal":
+            adata.X = np.log1p(adata.X.toarray() / 10)
+        if likelihood == "bernoulli":
+            adata.X = (adata.X.toarray() > np.median(adata.X.toarray(), axis=0)).astype(np.float32)
+        return adata
+
+    @classmethod
+    def ready(cls, likelihood="nb", *, setup=None, **changes):
+        """The same, set up."""
+        adata = cls.world(likelihood, **changes)
+        scdisent.setup_anndata(adata, **{**SETUP, **(setup or {})})
+        return adata
+
+    @staticmethod
+    def build(model, adata, **changes):
+        return model(adata, **{**SMALL, **changes})
+
+    @classmethod
+    def trained(cls, model, adata, *, train=None, **changes):
+        built = cls.build(model, adata, **changes)
+        built.train(**{**FAST, **(train or {})})
+        return built
+
+    @staticmethod
+    def query(adata):
+        """The same cells as an AnnData that was never set up."""
+        own = [column for column in adata.obs if not column.startswith("_scvi")]
+        return AnnData(adata.X.copy(), obs=adata.obs[own].copy(), var=adata.var.copy())
+
+    @staticmethod
+    def weights(model):
+        return {name: value.clone() for name, value in model.module.state_dict().items()}
+
+    @staticmethod
+    def assert_equal_weights(first, second):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture(scope="session")
+def kit():
+    return Kit
+
+
+@pytest.fixture(scope="session")
+def nb_model():
+    """A negative binomial model of two epochs; tests only read it."""
+    return Kit.trained(scdisent.DISCoVeR, Kit.ready(setup={"batch_key": "donor"}))
+
+
+@pytest.fixture(params=MODELS, ids=lambda model: model.__name__)
+def model_cls(request):
+    return request.param
+
+
+@pytest.fixture(params=LIKELIHOODS)
+def likelihood(request):
+    return request.param
