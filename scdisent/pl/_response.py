@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -196,6 +197,8 @@ def _draw_variances(ax: Axes, table: pd.DataFrame) -> None:
     x, y = table["observed_variance"].to_numpy(), table["predicted_variance"].to_numpy()
     positive = (x > 0) & (y > 0)  # a logarithmic scale has no zero
     ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):  # labels between the powers of ten overlap
+        axis.set_minor_formatter(NullFormatter())
     limits = _square(ax, np.r_[x[positive], y[positive]])
     ax.plot(limits, limits, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
     ax.scatter(x[positive], y[positive], s=9, color=BLUE, alpha=0.5, linewidths=0, rasterized=True)
