@@ -87,7 +87,7 @@ def test_verbs_of_the_command_line_are_listed():
         assert f"`scdisent {name}`" in page
 
 
-def test_every_reference_is_whole_and_used_once():
+def test_references_are_whole_and_named_once():
     bib = read(ROOT / "docs" / "references.bib")
     keys = re.findall(r"^@\w+\{(\w+),", bib, re.M)
     assert len(keys) == len(set(keys)) == bib.count("author =") == bib.count("year =")
