@@ -97,7 +97,9 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.cells.transposed @ gradient
+        # Sparse products know no half precision, and backward runs outside the forward's context.
+        with torch.autocast(device_type=gradient.device.type, enabled=False):
+            return None, ctx.cells.transposed @ gradient
 
 
 def sparse_linear(cells: SparseCells, weight: Tensor) -> Tensor:

@@ -493,3 +493,17 @@ def test_a_saved_model_gives_the_same_numbers_in_a_new_process(kit, nb_model, tm
     with np.load(out) as found:
         for name in found:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["nb", "zinb", "poisson"])
+def test_half_precision_reaches_nearly_the_bound_of_full_precision(kit, model_cls, name):
+    bounds = []
+    for precision in ("32-true", "bf16-mixed"):
+        model = kit.trained(
+            model_cls,
+            kit.ready(name),
+            likelihood=name,
+            train={"max_epochs": 10, "precision": precision},
+        )
+        bounds.append(model.history["elbo_train"].iloc[-1, 0])
+    assert bounds[1] == pytest.approx(bounds[0], rel=0.01)

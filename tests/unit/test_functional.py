@@ -90,6 +90,17 @@ def test_sparse_linear_and_its_gradient_equal_the_dense_product(counts, rng):
     )
 
 
+def test_sparse_linear_keeps_full_precision_under_autocast(counts):
+    cells = fn.SparseCells.from_tensor(counts.float())
+    weight = torch.randn(counts.shape[1], 7, requires_grad=True)
+    (expected,) = torch.autograd.grad(fn.sparse_linear(cells, weight).square().sum(), weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        product = fn.sparse_linear(cells, weight)
+        (found,) = torch.autograd.grad(product.square().sum(), weight)
+    assert product.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
 def test_normalised_input_does_not_depend_on_depth(counts):
     once = fn.log1p_normalised(fn.SparseCells.from_tensor(counts)).csr.to_dense()
     deeper = fn.log1p_normalised(fn.SparseCells.from_tensor(7 * counts)).csr.to_dense()
