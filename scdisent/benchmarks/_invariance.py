@@ -128,7 +128,7 @@ def invariance(
         for method in WORLDS[world]
         if (world, method, seed) not in done
     ]
-    # One seed of everything first, then method by method: a run that is cut short is of use.
+    # One seed of everything first, then method by method: a run cut short is of use.
     tasks.sort(key=lambda task: (task[2] != seeds[0], list(METHODS).index(task[1])))
     context = get_context("spawn")
     with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
@@ -137,5 +137,13 @@ def invariance(
             print(f"{row['world']} | {row['method']} | seed {row['seed']}", flush=True)
             pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
     table = pd.DataFrame(rows).replace({np.nan: None})
-    write_report(pd.read_csv(path), out / "invariance.md", environment=environment(n_processes))
+    report(out, environment=environment(n_processes))
     return table
+
+
+def report(out: str | Path, *, environment: str) -> None:
+    """Write ``invariance.md`` from the rows in ``invariance.csv``, in the order of METHODS."""
+    rows = pd.read_csv(Path(out) / "invariance.csv")
+    order = {name: place for place, name in enumerate([*WORLDS, *METHODS])}
+    rows = rows.sort_values(["world", "method", "seed"], key=lambda c: c.map(order).fillna(c))
+    write_report(rows, Path(out) / "invariance.md", environment=environment)

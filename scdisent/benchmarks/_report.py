@@ -59,12 +59,12 @@ def markdown_table(rows: pd.DataFrame, titles: Mapping[str, str] = COLUMNS) -> s
         key: title for key, title in titles.items() if key in rows and rows[key].notna().any()
     }
     lines = [
-        "| method | " + " | ".join(columns.values()) + " |",
-        "| --- |" + " ---: |" * len(columns),
+        "| method | seeds | " + " | ".join(columns.values()) + " |",
+        "| --- |" + " ---: |" * (len(columns) + 1),
     ]
     for method, group in rows.groupby("method", sort=False):
         cells = [_mean_and_sd(group[key]) for key in columns]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | {len(group)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -152,6 +152,10 @@ types of at least 100 cells, attackers fitted inside the type; "worst type" is t
 30 principal components of the log profile that z alone decodes to. kNN and logistic accuracies are
 balanced and cross-validated over donors. NLL in nats a cell. NMI (k-means) is shown only for
 comparison with published tables: it is near zero for embeddings from which the condition can be
-read perfectly. Mean ± standard deviation over seeds. Every fit ran on one core while another ran
-beside it: times compare rows, and are no speed record (see speed.md).
+read perfectly. Mean ± standard deviation over seeds; a row of one seed has no deviation. Scores
+below 0.5 are no sign of more than invariance: the model saw all donors and made conditions alike
+over all of them, so what an attacker learns from some donors errs on the rest. The world with
+donors that were not trained on (fitted on half of the donors, audited on the others) is free of
+that. Every fit ran on one core of a machine that was shared with other work: times are upper
+bounds (see speed.md).
 """
