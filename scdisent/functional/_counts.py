@@ -7,83 +7,45 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from scdisent.functional._precision import full_precision
 from scdisent.functional._sparse import SparseCells
-
-_ROWS_IN_CACHE = 64
-"""Cells handled at once on the CPU: 64 x 2,000 floats stay in the second-level cache."""
 
 
 class _NegativeBinomial(torch.autograd.Function):
-    """Value and gradients of the NB log-likelihood in one pass over cache-sized blocks.
+    """Value and gradients of the NB log-likelihood at once, in few passes over few buffers.
 
     Without the gamma functions, which do not depend on the mean. With ``q = mu / theta`` and
     ``r = q / (1 + q)``, per cell and gene
 
     * value: ``-theta log(1 + q)`` everywhere, plus ``x log r`` at ``x > 0``;
-    * derivative by ``log mu``: ``x (1 - r) - theta r``, pulled back through the softmax;
-    * derivative by ``theta``: ``r - log(1 + q) - x (1 - r) / theta``.
+    * derivative by ``log mu``: ``d = x (1 - r) - theta r``, pulled back through the softmax;
+    * derivative by ``theta``: ``-log(1 + q) - d / theta``.
     """
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, theta: Tensor, library: Tensor, cells: SparseCells
     ) -> Tensor:
-        n_cells = logits.shape[0]
-        step = _ROWS_IN_CACHE if logits.device.type == "cpu" else n_cells
-        value = torch.empty(n_cells, dtype=logits.dtype, device=logits.device)
-        d_logits, d_theta = torch.empty_like(logits), torch.empty_like(logits)
-        bounds = cells.csr.crow_indices()[[*range(0, n_cells, step), n_cells]].tolist()
-        for block, start in enumerate(range(0, n_cells, step)):
-            rows = slice(start, start + step)
-            entries = slice(bounds[block], bounds[block + 1])
-            value[rows] = _negative_binomial_block(
-                logits[rows],
-                theta,
-                library[rows, None],
-                where=(cells.rows[entries] - start, cells.columns[entries]),
-                counts=cells.values[entries],
-                d_logits=d_logits[rows],
-                d_theta=d_theta[rows],
-            )
-        ctx.save_for_backward(d_logits, d_theta)
+        share = torch.softmax(logits, dim=-1)  # (n_cells, n_genes)
+        odds = (share * library[:, None]).div_(theta)
+        log_term = torch.log1p(odds)
+        ratio = odds.div_(odds + 1)
+        ratio_at = ratio.view(-1)[cells.positions]  # (n_nonzero,)
+        counted = cells.sum_by_cell(torch.xlogy(cells.values, ratio_at))
+        value = counted - torch.mv(log_term, theta)
+
+        d_rate = ratio.mul_(-theta)
+        d_rate.view(-1).index_add_(0, cells.positions, cells.values * (1 - ratio_at))
+        minus_d_theta = log_term.addcdiv_(d_rate, theta)
+        d_logits = d_rate.addcmul_(share, d_rate.sum(-1, keepdim=True), value=-1)
+        ctx.save_for_backward(d_logits, minus_d_theta)
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        d_logits, d_theta = ctx.saved_tensors
-        return d_logits * gradient[:, None], gradient @ d_theta, None, None
-
-
-def _negative_binomial_block(
-    logits: Tensor,
-    theta: Tensor,
-    library: Tensor,
-    *,
-    where: tuple[Tensor, Tensor],
-    counts: Tensor,
-    d_logits: Tensor,
-    d_theta: Tensor,
-) -> Tensor:
-    """Fill both gradients of one block and return its log-likelihood, ``(n_block,)``."""
-    rows, genes = where
-    share = torch.softmax(logits, dim=-1)  # (n_block, n_genes)
-    odds = share * library / theta
-    log_term = torch.log1p(odds)
-    ratio = odds.div_(1 + odds)
-
-    flat = rows * logits.shape[-1] + genes
-    ratio_at = ratio.view(-1)[flat]  # (n_entries,)
-    pull = counts * (1 - ratio_at)
-    value = torch.mv(log_term, theta).neg_()
-    value.index_add_(0, rows, torch.xlogy(counts, ratio_at))
-
-    torch.sub(ratio, log_term, out=d_theta)
-    d_theta.view(-1).index_add_(0, flat, pull / theta[genes], alpha=-1)
-    d_rate = ratio.mul_(-theta)
-    d_rate.view(-1).index_add_(0, flat, pull)
-    torch.addcmul(d_rate, share, d_rate.sum(-1, keepdim=True), value=-1, out=d_logits)
-    return value
+        d_logits, minus_d_theta = ctx.saved_tensors
+        return d_logits * gradient[:, None], -gradient @ minus_d_theta, None, None
 
 
 def gamma_terms(cells: SparseCells, theta: Tensor) -> Tensor:
@@ -132,9 +94,10 @@ def negative_binomial(
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     gamma = gamma_terms(cells, theta) if gamma is None else gamma
-    result: Tensor = _NegativeBinomial.apply(
-        logits.to(dtype), theta.to(dtype), library.to(dtype), cells
-    )
+    with full_precision(logits):
+        result: Tensor = _NegativeBinomial.apply(
+            logits.to(dtype), theta.to(dtype), library.to(dtype), cells
+        )
     return result + gamma
 
 

@@ -1,8 +1,13 @@
 """How far apart the codes of two groups of cells are: MMD, HSIC, group means."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from scdisent.functional._precision import full_precision
 
 N_WIDTHS = 4
 """Kernels: squared widths of 4, 1, 1/4 and 1/16 of the mean squared distance between cells."""
@@ -11,7 +16,7 @@ N_WIDTHS = 4
 def squared_distances(codes: Tensor) -> Tensor:
     """Pairwise squared Euclidean distances, ``(n_cells, n_latent) -> (n_cells, n_cells)``."""
     square = codes.square().sum(-1)
-    distances = square[:, None] + square[None, :] - 2 * codes @ codes.T
+    distances = torch.addmm(square[:, None] + square[None, :], codes, codes.T, alpha=-2)
     return distances.clamp_min(0)  # rounding makes tiny negatives on the diagonal
 
 
@@ -24,15 +29,35 @@ def rbf_kernel(codes: Tensor) -> Tensor:
     where :math:`m` is the mean squared distance between cells (gradient stopped), so that the
     kernel is unchanged when the codes are scaled.
     """
-    distances = squared_distances(codes)
-    n_cells = len(codes)
-    scale = distances.detach().sum() / max(n_cells * (n_cells - 1), 1)
-    kernel = torch.exp(-distances / (8 * scale.clamp_min(1e-12)))
-    total = kernel
-    for _ in range(N_WIDTHS - 1):  # a quarter of the width is the fourth power: no exponential
-        kernel = kernel.square().square()
-        total = total + kernel
-    return total
+    codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
+    with full_precision(codes):
+        kernel: Tensor = _RbfMixture.apply(codes)
+    return kernel
+
+
+class _RbfMixture(torch.autograd.Function):
+    """Kernel and its slope by the squared distance in one go; see :func:`rbf_kernel`."""
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor) -> Tensor:
+        distances = squared_distances(codes)
+        n_pairs = max(len(codes) * (len(codes) - 1), 1)
+        rate = -1 / (8 * (distances.sum() / n_pairs).clamp_min(1e-12))
+        kernel = distances.mul_(rate).exp_()
+        total, slope = kernel.clone(), kernel.clone()
+        for step in range(1, N_WIDTHS):  # a quarter of the width is the fourth power
+            kernel.square_().square_()
+            total += kernel
+            slope.add_(kernel, alpha=4**step)
+        ctx.save_for_backward(codes, slope.mul_(rate))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        codes, slope = ctx.saved_tensors
+        pull = (gradient + gradient.T) * slope  # both orders of a pair
+        return 2 * (pull.sum(1, keepdim=True) * codes - pull @ codes)
 
 
 def group_similarities(kernel: Tensor, groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
@@ -52,8 +77,9 @@ def group_similarities(kernel: Tensor, groups: Tensor, n_groups: int) -> tuple[T
     """
     member = F.one_hot(groups, n_groups).to(kernel.dtype)  # (n_cells, n_groups)
     sizes = member.sum(0)
-    totals = member.T @ kernel @ member
-    own = member.T @ kernel.diagonal()
+    with full_precision(kernel):
+        totals = member.T @ kernel @ member
+        own = member.T @ kernel.diagonal()
     pairs = sizes[:, None] * sizes[None, :] - torch.diag(sizes)
     return (totals - torch.diag(own)) / pairs.clamp_min(1), sizes
 
@@ -102,13 +128,12 @@ def mmd(
 def hsic(kernel: Tensor, other: Tensor, *, within: Tensor | None = None) -> Tensor:
     r"""Unbiased Hilbert-Schmidt independence criterion of two kernels on the same cells.
 
-    .. math:: \frac{1}{n(n-3)} \left[ \mathrm{tr}(\tilde K \tilde L)
-              + \frac{1^\top \tilde K 1\; 1^\top \tilde L 1}{(n-1)(n-2)}
-              - \frac{2}{n-2} 1^\top \tilde K \tilde L 1 \right]
+    .. math:: \frac{1}{n(n-3)} \sum_{i \ne j} \left( K_{ij} - \frac{r_i + r_j}{n-2}
+              + \frac{\sum_k r_k}{(n-1)(n-2)} \right) L_{ij}, \qquad r_i = \sum_{j \ne i} K_{ij}
 
-    where the tilde sets the diagonal to zero; with ``within`` the average over strata weighted by
-    their cells, which makes it a criterion of conditional independence. Its mean is zero for
-    independent cells. Strata of fewer than four cells count nothing.
+    With ``within`` the average over strata weighted by their cells, which makes it a criterion of
+    conditional independence. Its mean is zero for independent cells. Strata of fewer than four
+    cells count nothing.
 
     Parameters
     ----------
@@ -119,25 +144,22 @@ def hsic(kernel: Tensor, other: Tensor, *, within: Tensor | None = None) -> Tens
 
     Returns
     -------
-    Scalar. Source: Song et al. 2012, theorem 2; used on latents by HCV (Lopez et al. 2018).
+    Scalar. Source: Song et al. 2012, theorem 2, in the centred form of Székely and Rizzo 2014; used
+    on latents by HCV (Lopez et al. 2018).
     """
     strata, n_strata = _dense_codes(within, len(kernel), kernel.device)
-    together = (strata[:, None] == strata[None, :]) & ~torch.eye(
-        len(strata), dtype=torch.bool, device=strata.device
-    )
-    left, right = kernel * together, other * together
+    together = label_kernel(strata).fill_diagonal_(0)
+    rows = (kernel * together).sum(1)
 
-    def by_stratum(values: Tensor) -> Tensor:
-        return values.new_zeros(n_strata).index_add(0, strata, values)
+    def over_stratum(values: Tensor) -> Tensor:
+        return values.new_zeros(n_strata).index_add(0, strata, values)[strata]
 
-    n = by_stratum(torch.ones_like(left[0]))
-    enough, size = n >= 4, n.clamp_min(4)
-    rows_left, rows_right = left.sum(1), right.sum(1)
-    total = by_stratum(rows_left) * by_stratum(rows_right) / ((size - 1) * (size - 2))
-    cross = 2 / (size - 2) * by_stratum(rows_left * rows_right)
-    value = (by_stratum((left * right).sum(1)) + total - cross) / (size * (size - 3))
-    weight = n * enough
-    return (weight * value).sum() / weight.sum().clamp_min(1)
+    size = over_stratum(torch.ones_like(rows))
+    enough, size = size >= 4, size.clamp_min(4)
+    half = rows / (size - 2) - over_stratum(rows) / (2 * (size - 1) * (size - 2))
+    centred = (kernel - half[:, None] - half[None, :]) * together
+    weight = enough / (size - 3) / enough.sum().clamp_min(1)
+    return (weight * (centred * other).sum(1)).sum()
 
 
 def label_kernel(labels: Tensor) -> Tensor:

@@ -6,8 +6,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from scdisent.functional._precision import full_precision
 
 
 def csr_tensor(row_pointers: Tensor, columns: Tensor, values: Tensor, *, n_columns: int) -> Tensor:
@@ -63,6 +67,11 @@ class SparseCells:
         return self.csr.col_indices().long()
 
     @cached_property
+    def positions(self) -> Tensor:
+        """Place of each entry in the flattened dense matrix, ``(n_nonzero,)``."""
+        return self.rows * self.shape[1] + self.columns
+
+    @cached_property
     def log_factorials(self) -> Tensor:
         """``log(x!)`` of each entry, ``(n_nonzero,)``."""
         return torch.lgamma(self.values + 1)
@@ -70,10 +79,21 @@ class SparseCells:
     @cached_property
     def transposed(self) -> Tensor:
         """The same entries as a CSR tensor of shape ``(n_genes, n_cells)``."""
-        csc = self.csr.detach().to_sparse_csc()
-        return csr_tensor(
-            csc.ccol_indices(), csc.row_indices(), csc.values(), n_columns=self.shape[0]
-        )
+        csr = self.csr.detach()
+        if csr.device.type == "cpu":  # scipy counts where torch sorts: ten times as fast
+            parts = (csr.values(), csr.col_indices(), csr.crow_indices())
+            arrays = [part.numpy() for part in parts]
+            csc = sparse.csr_matrix(tuple(arrays), shape=self.shape).tocsc()
+            pointers, rows, values = map(torch.from_numpy, (csc.indptr, csc.indices, csc.data))
+        else:
+            moved = csr.to_sparse_csc()
+            pointers, rows, values = moved.ccol_indices(), moved.row_indices(), moved.values()
+        return csr_tensor(pointers, rows, values, n_columns=self.shape[0])
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """Total count of each cell, ``(n_cells,)``."""
+        return self.sum_by_cell(self.values)
 
     def sum_by_cell(self, values: Tensor) -> Tensor:
         """Sum one value per entry over the genes of each cell: ``(n_nonzero,) -> (n_cells,)``."""
@@ -92,14 +112,26 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cells: SparseCells, weight: Tensor) -> Tensor:
         ctx.cells = cells
-        return cells.csr @ weight
+        return _product(cells.csr, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         # Sparse products know no half precision, and backward runs outside the forward's context.
-        with torch.autocast(device_type=gradient.device.type, enabled=False):
-            return None, ctx.cells.transposed @ gradient
+        with full_precision(gradient):
+            return None, _product(ctx.cells.transposed, gradient)
+
+
+def _product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """Product of a CSR matrix as weighted sums of rows: faster than torch's own ``@``."""
+    return F.embedding_bag(
+        matrix.col_indices(),
+        dense,
+        matrix.crow_indices(),
+        mode="sum",
+        per_sample_weights=matrix.values(),
+        include_last_offset=True,
+    )
 
 
 def sparse_linear(cells: SparseCells, weight: Tensor) -> Tensor:
@@ -107,12 +139,12 @@ def sparse_linear(cells: SparseCells, weight: Tensor) -> Tensor:
 
     Equals ``dense(x) @ weight``; cost grows with the non-zero entries only.
     """
-    with torch.autocast(device_type=weight.device.type, enabled=False):
+    with full_precision(weight):
         result: Tensor = _SparseLinear.apply(cells, weight.to(cells.values.dtype))
     return result
 
 
 def log1p_normalised(cells: SparseCells, *, target_sum: float = 1e4) -> SparseCells:
     """``log(1 + target_sum * x / library)``: encoder input that does not grow with depth."""
-    library = cells.sum_by_cell(cells.values).clamp_min(1e-8)  # an empty query cell stays zero
+    library = cells.totals.clamp_min(1e-8)  # an empty query cell stays zero
     return cells.with_values(torch.log1p(cells.values * (target_sum / library)[cells.rows]))

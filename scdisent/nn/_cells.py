@@ -50,7 +50,7 @@ class Cells:
         """Expected total count: the size factor where one was given, else the observed total."""
         if self.given_library is not None:
             return self.given_library
-        return self.sparse.sum_by_cell(self.sparse.values)
+        return self.sparse.totals
 
     @cached_property
     def log_normalised(self) -> SparseCells:

@@ -94,6 +94,10 @@ class PlayersPlan(pl.LightningModule):
         scales["adversary"] = scales.get("adversary", 1.0) * self.dual_factor
         return scales
 
+    def on_fit_start(self) -> None:
+        """Prepare the process."""
+        _keep_freed_memory()
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Critic first, model second."""
         model_optimizer, *critic_optimizer = _as_list(self.optimizers())
@@ -174,6 +178,17 @@ class PlayersPlan(pl.LightningModule):
         found = self.epoch_mean("critic_loss_train")
         step = self.dual_rate * (guess - found - (self.leak_tolerance or 0.0))
         self.dual_factor = max(0.0, self.dual_factor + step)
+
+
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what a training step frees, for the next step.
+
+    glibc hands freed memory back to the system above twice the largest block it has seen freed, at
+    most 64 MiB. Until a large block was freed, every step pays for thousands of page faults again:
+    a fifth of its time. The block is never written to, so it costs nothing.
+    """
+    largest_counted = 32 * 2**20 - 2**16
+    torch.empty(largest_counted, dtype=torch.uint8)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -130,6 +130,38 @@ def direct_kernel(codes):
     return sum(np.exp(-distances / (2 * s * mean)) for s in (4, 1, 1 / 4, 1 / 16))
 
 
+def test_kernel_gradient_is_that_of_its_formula(rng):
+    codes = torch.from_numpy(rng.normal(size=(30, 3))).requires_grad_()
+    pull = torch.from_numpy(rng.normal(size=(30, 30)))  # not symmetric
+    (found,) = torch.autograd.grad((fn.rbf_kernel(codes) * pull).sum(), codes)
+    distances = (codes[:, None] - codes[None]).square().sum(-1)
+    mean = distances.detach().sum() / (30 * 29)
+    kernel = sum(torch.exp(-distances / (2 * s * mean)) for s in (4, 1, 1 / 4, 1 / 16))
+    (expected,) = torch.autograd.grad((kernel * pull).sum(), codes)
+    torch.testing.assert_close(found, expected)
+
+
+def test_sums_over_cells_and_genes_ignore_autocast(counts, rng):
+    codes = torch.from_numpy(rng.normal(size=(600, 3))).float()
+    condition = torch.from_numpy(rng.integers(0, 2, 600))
+    cells = fn.SparseCells.from_tensor(counts.float())
+    logits = torch.randn(counts.shape)
+    theta, library = torch.full((counts.shape[1],), 3.0), cells.totals
+
+    def values():
+        kernel = fn.rbf_kernel(codes)
+        return (
+            fn.mmd(kernel, condition, n_conditions=2),
+            fn.hsic(kernel, fn.label_kernel(condition), within=torch.arange(600) % 2),
+            fn.negative_binomial(cells, logits, theta=theta, library=library),
+        )
+
+    expected = values()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = values()
+    torch.testing.assert_close(found, expected)
+
+
 def test_mmd_equals_its_definition(rng):
     codes, condition = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
     expected = loop_mmd(codes, condition == 0, condition == 1, direct_kernel(codes))
