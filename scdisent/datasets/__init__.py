@@ -1,6 +1,7 @@
 """Data: sets that can be loaded by name, and worlds with planted truth."""
 
 from scdisent.datasets._cards import Card, card
+from scdisent.datasets._factors import simulate_factors
 from scdisent.datasets._load import get, load, verify
 from scdisent.datasets._load import list_datasets as list  # the agreed name; used as datasets.list
 from scdisent.datasets._simulate import simulate_conditions, true_rates
@@ -14,6 +15,7 @@ __all__ = [
     "load",
     "noisy_swiss_roll",
     "simulate_conditions",
+    "simulate_factors",
     "toy_sum",
     "true_rates",
     "verify",

@@ -17,8 +17,10 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> AnnDat
     """Load a data set, from the local folder if it is there, else by download.
 
     Single cells: raw counts in ``X`` (CSR; integers stay integers, else float32) and the columns
-    of the card in ``obs``. Images: pixels in [0, 1] in a dense ``X``, ``uns["image_shape"]``.
-    Tables: numeric columns in ``X``. ``uns["dataset"]`` says where the data come from.
+    of the card in ``obs``. Images: pixels in [0, 1] in a dense ``X``, and ``uns["image_shape"]``,
+    ``[channels, height, width]``: ``X.reshape(-1, *shape)`` gives them back. Tables: numeric
+    columns in ``X``, float32 in the units of the file (standardise them before training), labels
+    and all that says which row it is in ``obs``. ``uns["dataset"]`` says where the data come from.
 
     Parameters
     ----------

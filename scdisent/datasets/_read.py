@@ -91,13 +91,13 @@ def _read_sprites(paths: Sequence[Path], card: Card) -> AnnData:
 
 
 def images_to_anndata(images: np.ndarray, obs: pd.DataFrame) -> AnnData:
-    """Put images ``(n, height, width)`` into an AnnData with one variable for each pixel."""
+    """Put grey images ``(n, height, width)`` into an AnnData with one variable for each pixel."""
     _, height, width = images.shape
     row, column = (axis.ravel() for axis in np.indices((height, width)))
     var = pd.DataFrame({"row": row, "column": column})
     var.index = pd.Index([f"pixel_{r}_{c}" for r, c in zip(row, column, strict=True)])
     adata = AnnData(images.reshape(len(images), -1), obs=_named(obs, "image"), var=var)
-    adata.uns["image_shape"] = np.array([height, width])
+    adata.uns["image_shape"] = np.array([1, height, width])  # channels first, as torch reads it
     return adata
 
 

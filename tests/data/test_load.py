@@ -167,8 +167,10 @@ def test_idx_images_become_rows_of_pixels(registry, rng):
     adata = load_unverified(folder)
     assert list(adata.obs["digit"]) == ["7", "0", "9", "7", "1"]
     assert list(adata.obs["split"]) == ["train"] * 3 + ["test"] * 2
-    shape = tuple(adata.uns["image_shape"])
-    np.testing.assert_allclose(adata.X.reshape(-1, *shape) * 255, images, rtol=1e-6)
+    assert adata.X.dtype == np.float32
+    assert list(adata.uns["image_shape"]) == [1, 3, 4]
+    found = adata.X.reshape(-1, *adata.uns["image_shape"])
+    np.testing.assert_allclose(found * 255, images[:, None], rtol=1e-6)
     assert adata.var.loc["pixel_2_3"].tolist() == [2, 3]
     assert adata[:, "pixel_2_3"].X[0, 0] == pytest.approx(images[0, 2, 3] / 255)
 
@@ -239,6 +241,7 @@ def test_a_table_puts_numbers_into_x_and_listed_columns_into_obs(registry):
     (folder / "t.csv").write_text('"pH";"grade";"salt"\n3;6;.5\n3.5;7;1\n')
     adata = load_unverified(folder)
     np.testing.assert_array_equal(adata.X, np.array([[3, 0.5], [3.5, 1]], np.float32))
+    assert adata.X.dtype == np.float32
     assert list(adata.var_names) == ["pH", "salt"]
     assert list(adata.obs["grade"]) == ["6", "7"]
 
@@ -347,8 +350,33 @@ def test_papalexi_knock_outs_of_the_interferon_pathway_lower_stat1():
 
 
 @real
+@pytest.mark.parametrize("name", ["wine_quality_white", "fifa2018"])
+def test_a_real_table_is_ready_for_a_model_of_real_values(name):
+    adata, card = datasets.load(name), datasets.card(name)
+    assert card.likelihood == "normal"
+    assert adata.X.dtype == np.float32
+    assert np.isfinite(adata.X).all()
+    assert (adata.X.std(axis=0) > 0).all(), "a constant column can not be standardised"
+    assert not set(adata.var_names) & set(adata.obs), "labels must not be features"
+    assert isinstance(adata.obs[card.setup["labels_key"]].dtype, pd.CategoricalDtype)
+
+
+@real
+def test_fifa_keeps_performance_in_x_and_what_identifies_a_row_in_obs():
+    adata = datasets.load("fifa2018")
+    assert {"Goal Scored", "Passes", "Distance Covered (Kms)", "Red"} <= set(adata.var_names)
+    assert {"Date", "Team", "Opponent", "Round", "Man of the Match"} <= set(adata.obs)
+    assert adata.obs["Team"].nunique() == 32
+    best = adata.obs["Man of the Match"].cat.categories
+    assert set(best) == {"Yes", "No"}
+
+
+@real
 def test_mnist_has_its_published_moments_and_label_counts():
     adata = datasets.load("mnist")
+    assert list(adata.uns["image_shape"]) == [1, 28, 28]
+    assert adata.X.dtype == np.float32
+    assert (adata.X.min(), adata.X.max()) == (0, 1)
     train = adata.obs["split"] == "train"
     pixels = adata.X[train.to_numpy()]
     assert pixels.mean(dtype=np.float64) == pytest.approx(0.1307, abs=1e-4)
@@ -364,7 +392,8 @@ def test_the_sprites_grid_is_a_full_factorial_and_scale_grows_the_sprite():
     assert len(factors.drop_duplicates()) == factors.nunique().prod() == len(factors)
     area = pd.Series(adata.X.sum(axis=1)).groupby(adata.obs["scale"].to_numpy()).mean()
     assert area.is_monotonic_increasing
-    images = adata.X.reshape(-1, *adata.uns["image_shape"])[::97]
+    assert list(adata.uns["image_shape"]) == [1, 64, 64]
+    images = adata.X.reshape(-1, 64, 64)[::97]
     centre = (images.sum(axis=1) @ np.arange(64)) / images.sum(axis=(1, 2))
     assert np.corrcoef(centre, adata.obs["posX"].to_numpy()[::97])[0, 1] > 0.99
 
@@ -373,6 +402,7 @@ def test_the_sprites_grid_is_a_full_factorial_and_scale_grows_the_sprite():
 def test_wine_has_its_known_correlation_of_alcohol_and_quality():
     adata = datasets.load("wine_quality_white")
     alcohol = adata[:, "alcohol"].X.ravel()
+    assert "quality" not in adata.var_names
     quality = adata.obs["quality"].astype(int)
     assert np.corrcoef(alcohol, quality)[0, 1] == pytest.approx(0.4356, abs=1e-3)
 
