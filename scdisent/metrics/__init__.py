@@ -1,6 +1,8 @@
 """Metrics: pure functions on arrays of cells; :data:`METRICS` lists them all."""
 
 from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
+from scdisent.metrics._dci import DCI, dci
+from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
 from scdisent.metrics._leakage import Equivalence, Leakage, composition_baseline, leakage
 from scdisent.metrics._response import (
     energy_distance,
@@ -10,20 +12,34 @@ from scdisent.metrics._response import (
     top_genes,
 )
 from scdisent.metrics._spec import METRICS, MetricSpec
+from scdisent.metrics._supervised import explicitness, mcc, mig, modularity, sap
+from scdisent.metrics._udr import UDR, udr
 
 __all__ = [
+    "DCI",
     "METRICS",
+    "UDR",
     "Equivalence",
     "Leakage",
     "MetricSpec",
+    "beta_vae_score",
     "composition_baseline",
+    "dci",
     "energy_distance",
+    "explicitness",
+    "factor_vae_score",
+    "irs",
     "knn_accuracy",
     "label_recovery",
     "leakage",
+    "mcc",
+    "mig",
+    "modularity",
     "mse_mean",
     "nmi",
     "pearson_delta",
     "r2_variance",
+    "sap",
     "top_genes",
+    "udr",
 ]

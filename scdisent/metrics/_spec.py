@@ -6,8 +6,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
+from scdisent.metrics._dci import dci
+from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
 from scdisent.metrics._leakage import composition_baseline, leakage
 from scdisent.metrics._response import energy_distance, mse_mean, pearson_delta, r2_variance
+from scdisent.metrics._supervised import explicitness, mcc, mig, modularity, sap
+from scdisent.metrics._udr import udr
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,8 @@ class MetricSpec:
     name: str
     function: Callable[..., Any]
     range: tuple[float, float]
-    """Smallest and largest possible value; for :func:`leakage` of the AUROC."""
+    """Smallest and largest possible value; for :func:`leakage` of the AUROC, for :func:`dci` of
+    disentanglement and completeness, for :func:`udr` of each run."""
     direction: Literal["higher", "lower"]
     """Which is better, for the use named in the function's docstring."""
     source: str
@@ -102,6 +107,95 @@ _ROWS = (
         "lower",
         "Székely and Rizzo 2013; for single cells: Peidli et al. 2024 (scPerturb)",
         "Euclidean, not squared, distances, and pairs of different cells only (unbiased)",
+    ),
+    MetricSpec(
+        "mcc",
+        mcc,
+        (0, 1),
+        "higher",
+        "Mean correlation coefficient as in nonlinear ICA: Hyvärinen and Morioka 2016 "
+        "(arXiv 1605.06336)",
+        "Divided by the number of factors, so a factor without a latent counts as 0",
+    ),
+    MetricSpec(
+        "mig",
+        mig,
+        (0, 1),
+        "higher",
+        "Chen et al. 2018 (arXiv 1802.04942), on binned codes as in Locatello et al. 2019 "
+        "(arXiv 1811.12359)",
+        "Continuous factors are binned too; one latent alone competes with 0; on request zero is "
+        "what shuffled factors reach",
+    ),
+    MetricSpec(
+        "modularity",
+        modularity,
+        (0, 1),
+        "higher",
+        "Ridgeway and Mozer 2018 (arXiv 1802.05312)",
+        "Continuous factors are binned too",
+    ),
+    MetricSpec(
+        "explicitness",
+        explicitness,
+        (0, 1),
+        "higher",
+        "Ridgeway and Mozer 2018 (arXiv 1802.05312)",
+        "AUROC of cross-validated predictions, not of the cells that were fitted; continuous "
+        "factors are cut into bins of equal frequency",
+    ),
+    MetricSpec(
+        "sap",
+        sap,
+        (0, 1),
+        "higher",
+        "Kumar et al. 2018 (arXiv 1711.00848)",
+        "Cross-validated; codes are standardised, since the support vector machine depends on "
+        "their scale; balanced accuracy, no score below that of a latent that knows nothing",
+    ),
+    MetricSpec(
+        "dci",
+        dci,
+        (0, 1),
+        "higher",
+        "Eastwood and Williams 2018; boosted trees as in Locatello et al. 2019 (arXiv 1811.12359)",
+        "Informativeness on a held-out quarter; categorical factors with one lasso a level; value "
+        "for shuffled factors on request",
+    ),
+    MetricSpec(
+        "irs",
+        irs,
+        (0, 1),
+        "higher",
+        "Suter et al. 2019 (arXiv 1811.00007), as in Locatello et al. 2019 (arXiv 1811.12359)",
+        "Cells of one level or bin of equal frequency stand for an intervention; levels with fewer "
+        "than 20 cells are left out",
+    ),
+    MetricSpec(
+        "factor_vae_score",
+        factor_vae_score,
+        (0, 1),
+        "higher",
+        "Kim and Mnih 2018 (arXiv 1802.05983)",
+        "Cells of one level or bin of equal frequency, drawn with replacement, stand for new "
+        "samples with the factor fixed; votes are learnt and scored on disjoint cells",
+    ),
+    MetricSpec(
+        "beta_vae_score",
+        beta_vae_score,
+        (0, 1),
+        "higher",
+        "Higgins et al. 2017 (beta-VAE)",
+        "Pairs of cells of one level or bin of equal frequency stand for new samples that share "
+        "the factor; features are standardised; fitted and scored on disjoint cells",
+    ),
+    MetricSpec(
+        "udr",
+        udr,
+        (0, 1),
+        "higher",
+        "Duan et al. 2020 (arXiv 1905.12614)",
+        "Without divergences all latents that vary are compared",
     ),
 )
 
