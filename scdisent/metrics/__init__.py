@@ -1,5 +1,6 @@
 """Metrics: pure functions on arrays of cells; :data:`METRICS` lists them all."""
 
+from scdisent.metrics._alignment import AlignedSummary, Alignment, gas, informative_fdr
 from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
 from scdisent.metrics._dci import DCI, dci
 from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
@@ -11,27 +12,55 @@ from scdisent.metrics._response import (
     r2_variance,
     top_genes,
 )
+from scdisent.metrics._separation import (
+    CombinedSeparation,
+    RunSeparation,
+    Separation,
+    lsdi,
+    lsdi_by_cut,
+    lsdi_over_runs,
+)
 from scdisent.metrics._spec import METRICS, MetricSpec
 from scdisent.metrics._supervised import explicitness, mcc, mig, modularity, sap
+from scdisent.metrics._traversal import (
+    FeatureVariance,
+    InformativeLatents,
+    fvh_lt,
+    informative_latents,
+)
 from scdisent.metrics._udr import UDR, udr
 
 __all__ = [
     "DCI",
     "METRICS",
     "UDR",
+    "AlignedSummary",
+    "Alignment",
+    "CombinedSeparation",
     "Equivalence",
+    "FeatureVariance",
+    "InformativeLatents",
     "Leakage",
     "MetricSpec",
+    "RunSeparation",
+    "Separation",
     "beta_vae_score",
     "composition_baseline",
     "dci",
     "energy_distance",
     "explicitness",
     "factor_vae_score",
+    "fvh_lt",
+    "gas",
+    "informative_fdr",
+    "informative_latents",
     "irs",
     "knn_accuracy",
     "label_recovery",
     "leakage",
+    "lsdi",
+    "lsdi_by_cut",
+    "lsdi_over_runs",
     "mcc",
     "mig",
     "modularity",

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from scdisent.metrics._alignment import gas, informative_fdr
 from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
 from scdisent.metrics._dci import dci
 from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
 from scdisent.metrics._leakage import composition_baseline, leakage
 from scdisent.metrics._response import energy_distance, mse_mean, pearson_delta, r2_variance
+from scdisent.metrics._separation import lsdi, lsdi_by_cut, lsdi_over_runs
 from scdisent.metrics._supervised import explicitness, mcc, mig, modularity, sap
+from scdisent.metrics._traversal import fvh_lt, informative_latents
 from scdisent.metrics._udr import udr
 
 
@@ -196,6 +199,66 @@ _ROWS = (
         "higher",
         "Duan et al. 2020 (arXiv 1905.12614)",
         "Without divergences all latents that vary are compared",
+    ),
+    MetricSpec(
+        "fvh_lt",
+        fvh_lt,
+        (0, _INFINITY),
+        "higher",
+        "Lang and Liu 2026 (arXiv 2603.11242): name, purpose and one latent moved at a time; as a "
+        "total effect: Jansen 1999",
+        "Grids, base cells, denominators, floor and off-manifold mark are ours; theirs not known",
+    ),
+    MetricSpec(
+        "informative_latents",
+        informative_latents,
+        (0, _INFINITY),
+        "higher",
+        "Mean KL above 0.01 nat as in UDR: Duan et al. 2020 (arXiv 1905.12614)",
+        "The gap rule is ours; range and direction are those of the mean KL",
+    ),
+    MetricSpec(
+        "informative_fdr",
+        informative_fdr,
+        (0, 1),
+        "lower",
+        "Lang and Liu 2026 (arXiv 2603.11242): a false discovery rate of informative latents",
+        "Their definition is not known: latents without a factor (Spearman below 0.3) or with one "
+        "that another latent has are false",
+    ),
+    MetricSpec(
+        "lsdi",
+        lsdi,
+        (0, 1),
+        "higher",
+        "Lang and Liu 2026 (arXiv 2603.11242): LSDI in v1, LSSI in v2; purpose, both cases of 0",
+        "LSDI-R, a reconstruction: explained share times normalised mutual information of latent "
+        "and feature; their formula is not known",
+    ),
+    MetricSpec(
+        "lsdi_by_cut",
+        lsdi_by_cut,
+        (0, 1),
+        "higher",
+        "This package: lsdi over cuts of the mean KL",
+        "",
+    ),
+    MetricSpec(
+        "lsdi_over_runs",
+        lsdi_over_runs,
+        (0, 1),
+        "higher",
+        "Lang and Liu 2026 (arXiv 2603.11242): v2 computes the index from aligned runs",
+        "LSDI-R of the mean association; the indices of the runs are given beside it",
+    ),
+    MetricSpec(
+        "gas",
+        gas,
+        (0, 1),
+        "higher",
+        "Lang and Liu 2026 (arXiv 2603.11242): greedy alignment strategy, best pairs first",
+        "Similarities, threshold, medoid reference, signs and slots are ours; the optimal "
+        "assignment is reported beside the greedy one. Range and direction: similarity",
     ),
 )
 
