@@ -20,6 +20,7 @@ from scdisent.metrics._separation import (
     lsdi_by_cut,
     lsdi_over_runs,
 )
+from scdisent.metrics._sparse_regression import SparseRegression, dbsr_ls
 from scdisent.metrics._spec import METRICS, MetricSpec
 from scdisent.metrics._supervised import explicitness, mcc, mig, modularity, sap
 from scdisent.metrics._traversal import (
@@ -44,8 +45,10 @@ __all__ = [
     "MetricSpec",
     "RunSeparation",
     "Separation",
+    "SparseRegression",
     "beta_vae_score",
     "composition_baseline",
+    "dbsr_ls",
     "dci",
     "energy_distance",
     "explicitness",

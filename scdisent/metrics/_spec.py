@@ -12,6 +12,7 @@ from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
 from scdisent.metrics._leakage import composition_baseline, leakage
 from scdisent.metrics._response import energy_distance, mse_mean, pearson_delta, r2_variance
 from scdisent.metrics._separation import lsdi, lsdi_by_cut, lsdi_over_runs
+from scdisent.metrics._sparse_regression import dbsr_ls
 from scdisent.metrics._supervised import explicitness, mcc, mig, modularity, sap
 from scdisent.metrics._traversal import fvh_lt, informative_latents
 from scdisent.metrics._udr import udr
@@ -25,7 +26,8 @@ class MetricSpec:
     function: Callable[..., Any]
     range: tuple[float, float]
     """Smallest and largest possible value; for :func:`leakage` of the AUROC, for :func:`dci` of
-    disentanglement and completeness, for :func:`udr` of each run."""
+    disentanglement and completeness, for :func:`udr` of each run, for :func:`dbsr_ls` of the
+    explained variance."""
     direction: Literal["higher", "lower"]
     """Which is better, for the use named in the function's docstring."""
     source: str
@@ -199,6 +201,15 @@ _ROWS = (
         "higher",
         "Duan et al. 2020 (arXiv 1905.12614)",
         "Without divergences all latents that vary are compared",
+    ),
+    MetricSpec(
+        "dbsr_ls",
+        dbsr_ls,
+        (0, 1),
+        "higher",
+        "Lang and Liu 2026 (arXiv 2603.11242); dirty model: Jalali et al. 2010",
+        "Formulation, tuning, debiasing and the cut of links are this package's: the text was not "
+        "at hand. Blocks by the Euclidean norm (Jalali: largest entry)",
     ),
     MetricSpec(
         "fvh_lt",
