@@ -1,7 +1,13 @@
 """How cells reach a model: setup, checks, loaders."""
 
 from scdisent.data._cells import CellLoader, CellTable, TensorTable, registered_columns
-from scdisent.data._checks import check_likelihood, expression_of, inspect_expression, layer_name
+from scdisent.data._checks import (
+    check_families,
+    check_likelihood,
+    expression_of,
+    inspect_expression,
+    layer_name,
+)
 from scdisent.data._datamodules import ResidentDataModule, split_cells
 from scdisent.data._disk import DiskDataModule, DiskLoader
 from scdisent.data._fields import check_setup, scvi_fields
@@ -14,6 +20,7 @@ __all__ = [
     "DiskLoader",
     "ResidentDataModule",
     "TensorTable",
+    "check_families",
     "check_likelihood",
     "check_setup",
     "expression_of",

@@ -23,6 +23,7 @@ class ExpressionReport:
     n_negative: int
     n_fractional: int
     n_other_than_0_1: int
+    n_above_1: int
     share_fractional: float
     largest: float
 
@@ -65,6 +66,7 @@ def inspect_expression(x: Any, *, where: str) -> ExpressionReport:
         n_negative=int((values < 0).sum()),
         n_fractional=int(fractional.sum()),
         n_other_than_0_1=int(((values != 0) & (values != 1)).sum()),
+        n_above_1=int((values > 1).sum()),
         share_fractional=float(fractional.mean()) if values.size else 0.0,
         largest=float(values.max(initial=0)),
     )
@@ -126,6 +128,13 @@ def check_likelihood(report: ExpressionReport, *, likelihood: str, expects: str)
             "likelihood='nb' for counts, 'normal' for real values."
         )
         raise InputDataError(msg)
+    if expects == "unit" and (report.n_negative or report.n_above_1):
+        msg = (
+            f"likelihood={likelihood!r} needs values between 0 and 1, but {where} holds "
+            f"{report.n_negative:,} negative values and {report.n_above_1:,} above 1 (largest: "
+            f"{report.largest:.3g}). Divide pixels by 255, or use likelihood='normal'."
+        )
+        raise InputDataError(msg)
     if expects == "real" and report.is_counts and report.largest > 1:
         msg = (
             f"{where} looks like raw counts (whole numbers up to {report.largest:.0f}), but "
@@ -133,6 +142,24 @@ def check_likelihood(report: ExpressionReport, *, likelihood: str, expects: str)
             "or pass the layer with normalised values."
         )
         warnings.warn(msg, ScDisentWarning, stacklevel=4)
+
+
+def check_families(adata: AnnData, families: Sequence[str], *, layer: str | None) -> None:
+    """Hold the columns of a table against the family that each was given."""
+    found = np.asarray(families)
+    for family, expects in (("bernoulli", "binary"), ("poisson", "counts")):
+        columns = np.flatnonzero(found == family)
+        if len(columns) and len(found) == adata.n_vars:
+            report = inspect_expression(expression_of(adata, layer)[:, columns], where=family)
+            bad = report.n_other_than_0_1 if expects == "binary" else not report.is_counts
+            if bad:
+                expected = "zeros and ones" if expects == "binary" else "whole numbers"
+                names = list(adata.var_names[columns][:5])
+                msg = (
+                    f"families calls {len(columns)} columns {family!r} (such as {names}), which "
+                    f"need {expected}; found others, up to {report.largest:.3g}. Use 'normal'."
+                )
+                raise InputDataError(msg)
 
 
 def check_names(adata: AnnData) -> None:

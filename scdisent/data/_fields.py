@@ -22,7 +22,7 @@ from scdisent.data._query import check_like_training
 def check_setup(
     adata: AnnData,
     *,
-    condition_key: str,
+    condition_key: str | None,
     control: str | None,
     layer: str | None,
     single_columns: dict[str, str | None],
@@ -60,6 +60,11 @@ def check_setup(
     if source_registry is not None:
         check_like_training(adata, source_registry)
         return
+    if condition_key is None:
+        if control is not None:
+            msg = f"control={control!r} is a level of condition_key, which is None. Name both."
+            raise SetupError(msg)
+        return
     check_condition(adata.obs[condition_key], control=control)
     nuisance = [single_columns["batch_key"], single_columns["sample_key"]]
     others = [key for key in [*nuisance, *(categorical_covariate_keys or [])] if key]
@@ -68,7 +73,7 @@ def check_setup(
 
 def scvi_fields(
     *,
-    condition_key: str,
+    condition_key: str | None,
     layer: str | None,
     labels_key: str | None,
     batch_key: str | None,

@@ -28,12 +28,20 @@ from scdisent.functional._sparse import (
     log1p_normalised,
     sparse_linear,
 )
+from scdisent.functional._total_correlation import (
+    code_covariance,
+    off_diagonal,
+    permuted,
+    total_correlation,
+    unit_diagonal,
+)
 from scdisent.functional._transfer import local_mean, support
 
 __all__ = [
     "GAMES",
     "SparseCells",
     "class_means",
+    "code_covariance",
     "confusion_game",
     "critic_cross_entropy",
     "csr_tensor",
@@ -46,11 +54,15 @@ __all__ = [
     "log1p_normalised",
     "mmd",
     "negative_binomial",
+    "off_diagonal",
+    "permuted",
     "poisson",
     "rbf_kernel",
     "sparse_linear",
     "standardised",
     "support",
+    "total_correlation",
+    "unit_diagonal",
     "zero_inflated_negative_binomial",
     "zero_sum_game",
 ]

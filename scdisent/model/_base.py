@@ -33,7 +33,7 @@ from scdisent.data import (
 from scdisent.data import _registry as reg
 from scdisent.model._files import load_folder, save_folder
 from scdisent.model._manager import build_manager
-from scdisent.module import DisentModule
+from scdisent.module import INVARIANT, DisentModule
 from scdisent.train import BestEpoch, DivergenceGuard, PlayersPlan
 
 GETTER_BATCH_SIZE = 1024
@@ -60,7 +60,7 @@ class DisentModel(BaseModelClass):
         cls,
         adata: AnnData,
         *,
-        condition_key: str,
+        condition_key: str | None,
         control: str | None = None,
         layer: str | None = None,
         labels_key: str | None = None,
@@ -78,7 +78,8 @@ class DisentModel(BaseModelClass):
         adata
             Cells by genes. Only scvi-tools' own ``_scvi_*`` columns and keys are added.
         condition_key
-            Column of what the invariant block must not know: treatment, disease, species.
+            Column of what the invariant block must not know: treatment, disease, species. None:
+            cells without conditions, for models of one block.
         control
             Level of ``condition_key`` that serves as reference.
         layer
@@ -124,6 +125,11 @@ class DisentModel(BaseModelClass):
     def conditions(self) -> list[str]:
         """Conditions of training, in the order of their codes."""
         return [str(level) for level in reg.levels(self.registry_, KEYS.CONDITION)]
+
+    @property
+    def representations(self) -> tuple[str, ...]:
+        """Names of the latent blocks."""
+        return tuple(self.module.n_latents)
 
     @property
     def control(self) -> str | None:
@@ -283,9 +289,13 @@ class DisentModel(BaseModelClass):
     def _make_probe(self, datamodule: ResidentDataModule, *, n_cells: int = 2_000) -> Any:
         """Codes and conditions of some training and of the validation cells, on request.
 
+        None for a model without a block that must not know the condition.
+
         Where penalties compare conditions within cell types, the mean of each type is taken out:
         what composition alone gives away is no reason to pass over an epoch.
         """
+        if INVARIANT not in self.representations:
+            return None
         rng = np.random.default_rng(datamodule.seed)
         some = rng.permutation(datamodule.train_idx)[:n_cells]
         table = datamodule.table

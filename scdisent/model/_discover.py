@@ -1,7 +1,7 @@
 """The DISCoVeR model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scdisent._errors import OptionError, one_of
 from scdisent.model._base import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import LatentMixin
+from scdisent.model._options import merge_weights, replace_checked
 from scdisent.module import TERMS, DiscoverModule
 
 
@@ -136,10 +137,11 @@ class DISCoVeR(LatentMixin, ExpressionMixin):
         **options: Any,
     ) -> None:
         super().__init__(adata, registry)
+        self._need_conditions()
         chosen = PRESETS[one_of(preset, PRESETS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(chosen.options, options)
-        self.weights = merge_weights(chosen.weights, weights)
+        self.weights = merge_weights(chosen.weights, weights, known=TERMS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(resolve_seed(seed))
             self.module = self._build_module(n_latent, n_specific or n_latent)
@@ -187,24 +189,3 @@ class DISCoVeR(LatentMixin, ExpressionMixin):
 
     def _plan_defaults(self) -> dict[str, Any]:
         return dict(PRESETS[self.preset].plan)
-
-
-def replace_checked(options: DiscoverOptions, changes: Mapping[str, Any]) -> DiscoverOptions:
-    """Options with some values changed; unknown names list the known ones."""
-    for name in changes:
-        one_of(name, [field.name for field in fields(options)], "option")
-    return replace(options, **changes)
-
-
-def merge_weights(
-    preset: Mapping[str, float], changes: Mapping[str, float] | None
-) -> dict[str, float]:
-    """Weights with some values changed; unknown terms list the known ones."""
-    weights = dict(preset)
-    for name, value in (changes or {}).items():
-        one_of(name, TERMS, "weight")
-        if not np.isfinite(value) or value < 0:
-            msg = f"weights[{name!r}]={value!r} must be a finite number of at least 0."
-            raise OptionError(msg)
-        weights[name] = float(value)
-    return weights

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from torch.distributions import Normal
 
 from scdisent._constants import KEYS
-from scdisent._errors import one_of
+from scdisent._errors import OptionError, one_of
 from scdisent.model._base import GETTER_BATCH_SIZE, DisentModel, cuda_devices, resolve_seed
 from scdisent.module import INVARIANT, SPECIFIC
 
@@ -21,14 +21,14 @@ Codes = NDArray[np.float32]
 
 
 class LatentMixin(DisentModel):
-    """Latent codes for models with an invariant and a specific block."""
+    """Latent codes of cells, and what codes decode to."""
 
     @torch.inference_mode()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
         *,
-        representation: str = INVARIANT,
+        representation: str | None = None,
         indices: Sequence[int] | NDArray[np.generic] | None = None,
         give_mean: bool = True,
         batch_size: int | None = None,
@@ -43,8 +43,9 @@ class LatentMixin(DisentModel):
         adata
             Any cells with the genes of training; None: the model's own.
         representation
-            ``"invariant"`` (needs no condition column), ``"specific"``, or ``"full"``: both side
-            by side.
+            Name of a block: ``"invariant"`` (needs no condition column) or ``"specific"``, or
+            ``"full"``: both side by side. Models of one block call it ``"latent"``. None: the
+            first.
         indices
             Cells to read; None: all.
         give_mean
@@ -58,10 +59,9 @@ class LatentMixin(DisentModel):
         seed
             Of the sample.
         """
-        one_of(representation, (INVARIANT, SPECIFIC, FULL), "representation")
-        blocks = (INVARIANT, SPECIFIC) if representation == FULL else (representation,)
+        blocks = self._blocks(representation)
         if dataloader is None:
-            fields = () if blocks == (INVARIANT,) else (KEYS.CONDITION,)
+            fields = (KEYS.CONDITION,) if SPECIFIC in blocks else ()
             dataloader = self._loader(adata, fields=fields, indices=indices, batch_size=batch_size)
         else:
             self._need_training()
@@ -72,6 +72,48 @@ class LatentMixin(DisentModel):
             return mean
         rng = np.random.default_rng(resolve_seed(seed))
         return mean + scale * rng.standard_normal(mean.shape, dtype=np.float32)
+
+    def _blocks(self, representation: str | None) -> tuple[str, ...]:
+        known = self.representations
+        if representation is None:
+            return known[:1]
+        one_of(representation, (*known, FULL) if len(known) > 1 else known, "representation")
+        return known if representation == FULL else (representation,)
+
+    @torch.inference_mode()
+    def decode(
+        self, codes: NDArray[np.floating], *, library_size: float = 1.0, batch_size: int = 4096
+    ) -> Codes:
+        """Decoded expression of latent codes, with which traversals are drawn.
+
+        Parameters
+        ----------
+        codes
+            All blocks side by side as ``representation="full"`` gives them, ``(n, n_latent)``.
+            Technical covariates are held at their first level, numbers at zero.
+        library_size
+            Counts the genes sum to for count models; real and binary ones ignore it.
+        batch_size
+            Codes decoded at once.
+
+        Returns
+        -------
+        ``(n, n_genes)``.
+        """
+        self._need_training()
+        module, values = self.module, torch.as_tensor(np.asarray(codes, dtype=np.float32))
+        expected = sum(module.n_latents.values())
+        if values.ndim != 2 or values.shape[1] != expected:
+            msg = f"codes have the shape {tuple(values.shape)}; expected (n, {expected})."
+            raise OptionError(msg)
+        size = library_size if module.expects == "counts" else 1.0
+        head = list(module.likelihoods.values())[0]
+        parts = []
+        for part in values.split(batch_size):
+            nuisance = module.first_levels(len(part)).to(module.device)
+            raw = module.decode_codes(part.to(module.device), nuisance)
+            parts.append((head.profile(raw) * size).cpu())
+        return torch.cat(parts).numpy()
 
     def _posterior_moments(
         self, dataloader: Iterable[dict[str, torch.Tensor]], blocks: Sequence[str]

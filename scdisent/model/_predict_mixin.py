@@ -101,6 +101,16 @@ class PredictMixin(DisentModel):
     default_transfer = "mean_difference"
     anchors_: Anchors | None = None
 
+    def _need_conditions(self) -> None:
+        """Refuse cells that were set up without a condition."""
+        if reg.setup_argument(self.registry_, "condition_key") is None:
+            name = type(self).__name__
+            msg = (
+                f"{name} splits expression by condition, but setup was given condition_key=None. "
+                "Run scdisent.setup_anndata(adata, condition_key=...), or use scdisent.BFVAE."
+            )
+            raise SetupError(msg)
+
     @torch.inference_mode()
     def predict(
         self,

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from anndata import AnnData
 
 from scdisent.model._base import DisentModel
+from scdisent.model._bfvae import BFVAE
 from scdisent.model._discover import DISCoVeR
 from scdisent.model._manager import build_manager
 
-MODELS: tuple[type[DisentModel], ...] = (DISCoVeR,)
+MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, BFVAE)
 
 
 def setup_anndata(
     adata: AnnData,
     *,
-    condition_key: str,
+    condition_key: str | None,
     control: str | None = None,
     layer: str | None = None,
     labels_key: str | None = None,
@@ -34,7 +35,8 @@ def setup_anndata(
     adata
         Cells by genes.
     condition_key
-        Column of what the invariant block must not know: treatment, disease, species.
+        Column of what the invariant block must not know: treatment, disease, species. None: cells
+        without conditions, for :class:`scdisent.BFVAE`.
     control
         Level of ``condition_key`` that serves as reference.
     layer

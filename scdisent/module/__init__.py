@@ -1,15 +1,19 @@
 """Torch modules, one file a family."""
 
 from scdisent.module._base import CRITIC, MODEL, DisentModule, LatentBlock, State, Term
+from scdisent.module._bfvae import BFVAE_TERMS, LATENT, BfvaeModule
 from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC, TERMS, DiscoverModule
 
 __all__ = [
+    "BFVAE_TERMS",
     "CRITIC",
     "INVARIANT",
     "JOINT",
+    "LATENT",
     "MODEL",
     "SPECIFIC",
     "TERMS",
+    "BfvaeModule",
     "DisentModule",
     "DiscoverModule",
     "LatentBlock",

@@ -61,6 +61,11 @@ class DisentModule(BaseModuleClass):
         Sizes of the technical covariates. They enter decoders only.
     weights
         Weight of each named term; a term without a weight is not computed into the loss.
+
+    Attributes
+    ----------
+    progress
+        Share of the training that is done, kept by the plan; terms with a moving target read it.
     """
 
     adversaries: Any  # torch's containers do not know what they hold
@@ -79,6 +84,7 @@ class DisentModule(BaseModuleClass):
         self.n_continuous_cov = n_continuous_cov
         self.weights = dict(weights)
         self.adversaries = nn.ModuleDict()
+        self.progress = 1.0
 
     @property
     def n_nuisance(self) -> int:
@@ -120,6 +126,16 @@ class DisentModule(BaseModuleClass):
         if self.n_continuous_cov:
             blocks.append(tensors[KEYS.CONTINUOUS_COVARIATES])
         return torch.cat([block.to(blocks[0].dtype) for block in blocks], dim=-1)
+
+    def first_levels(self, n_cells: int) -> Tensor:
+        """Technical covariates at their first level and at zero, ``(n_cells, n_nuisance)``."""
+        out = torch.zeros(n_cells, self.n_nuisance)
+        sizes = [self.n_batch] if self.n_batch > 1 else []
+        start = 0
+        for size in [*sizes, *self.n_cats_per_cov]:
+            out[:, start] = 1.0
+            start += size
+        return out
 
     @abstractmethod
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:

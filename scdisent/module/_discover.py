@@ -146,6 +146,11 @@ class DiscoverModule(DisentModule):
             SPECIFIC: LatentBlock(qw, w, self.prior(z, cells.condition)),
         }
 
+    def decode_codes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
+        """Raw output of p(x | z, w) for both blocks side by side, ``(n_cells, n_latent)``."""
+        z, w = codes.split(list(self.n_latents.values()), dim=-1)
+        return self.decode_joint(z, w, nuisance)
+
     def decode_joint(self, z: Tensor, w: Tensor, nuisance: Tensor) -> Tensor:
         """Raw output of p(x | z, w)."""
         raw: Tensor = self.decoders[JOINT](z, w, nuisance)

@@ -1,13 +1,16 @@
 """Building blocks: encoders, decoders, likelihood heads, priors, adversaries."""
 
-from scdisent.nn._adversaries import READS, Adversary, balanced_weights
+from scdisent.nn._adversaries import READS, Adversary, TotalCorrelationCritic, balanced_weights
 from scdisent.nn._cells import Cells
 from scdisent.nn._decoders import Decoder
 from scdisent.nn._encoders import GaussianEncoder
+from scdisent.nn._images import ImageDecoder, ImageEncoder
 from scdisent.nn._likelihoods import LIKELIHOODS, CountLikelihood, Likelihood, likelihood_class
+from scdisent.nn._mixed import FAMILIES, Mixed, make_likelihood
 from scdisent.nn._priors import PRIORS, specific_prior
 
 __all__ = [
+    "FAMILIES",
     "LIKELIHOODS",
     "PRIORS",
     "READS",
@@ -16,8 +19,13 @@ __all__ = [
     "CountLikelihood",
     "Decoder",
     "GaussianEncoder",
+    "ImageDecoder",
+    "ImageEncoder",
     "Likelihood",
+    "Mixed",
+    "TotalCorrelationCritic",
     "balanced_weights",
     "likelihood_class",
+    "make_likelihood",
     "specific_prior",
 ]

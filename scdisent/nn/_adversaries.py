@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scdisent._errors import one_of
-from scdisent.functional import GAMES, critic_cross_entropy
+from scdisent.functional import GAMES, critic_cross_entropy, permuted
 
 READS = ("z", "reconstruction", "both")
 
@@ -66,6 +67,37 @@ class Adversary(nn.Module):
     ) -> Tensor:
         """What the model minimises; gradients flow through the critic into the features."""
         return self.game(self(features, context), condition, self.class_weights)
+
+
+class TotalCorrelationCritic(nn.Module):
+    r"""Critic :math:`D(z)` that tells codes from codes whose dimensions were shuffled.
+
+    Its logit estimates the log density ratio, so the mean logit of codes estimates their total
+    correlation. Source: Kim and Mnih 2018, equation 3; six layers of 1,000 units there.
+    """
+
+    def __init__(self, n_latent: int, *, n_hidden: int = 256, n_layers: int = 3) -> None:
+        super().__init__()
+        sizes = [n_latent] + [n_hidden] * n_layers
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Logits, ``(n_cells,)``."""
+        logits: Tensor = self.layers(codes).squeeze(-1)
+        return logits
+
+    def critic_loss(self, codes: Tensor) -> Tensor:
+        """Cross-entropy of codes against shuffled codes; the codes are detached."""
+        codes = codes.detach()
+        real, shuffled = self(codes), self(permuted(codes))
+        return (F.softplus(-real) + F.softplus(shuffled)).mean() / 2
+
+    def model_term(self, codes: Tensor) -> Tensor:
+        """Estimate of the total correlation; gradients flow through the critic to the codes."""
+        return self(codes).mean()
 
 
 def balanced_weights(sizes: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from scdisent.nn._encoders import hidden_layers
 class Decoder(nn.Module):
     """Network from latents and known covariates to ``n_output`` raw values per cell."""
 
-    def __init__(self, n_input: int, n_output: int, *, n_hidden: int, n_layers: int) -> None:
+    def __init__(
+        self, n_input: int, n_output: int, *, n_hidden: int, n_layers: int, smooth: bool = False
+    ) -> None:
         super().__init__()
         sizes = [n_hidden] * n_layers + [n_output]
         self.first = nn.Linear(n_input, sizes[0])
-        self.rest = hidden_layers(sizes)
+        self.rest = hidden_layers(sizes, smooth=smooth)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Blocks ``(n_cells, n_block)`` are joined: returns ``(n_cells, n_output)``."""

@@ -29,11 +29,15 @@ class CellLinear(nn.Module):
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
 
 
-def hidden_layers(sizes: list[int]) -> nn.Sequential:
-    """Blocks of BatchNorm, ReLU and Linear that follow a first linear map to ``sizes[0]``."""
+def hidden_layers(sizes: list[int], *, smooth: bool = False) -> nn.Sequential:
+    """Blocks of BatchNorm, ReLU and Linear that follow a first linear map to ``sizes[0]``.
+
+    ``smooth``: Tanh instead of BatchNorm and ReLU.
+    """
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.BatchNorm1d(n_in, momentum=0.05, eps=1e-3), nn.ReLU(), nn.Linear(n_in, n_out)]
+        norm = [] if smooth else [nn.BatchNorm1d(n_in, momentum=0.05, eps=1e-3)]
+        layers += [*norm, nn.Tanh() if smooth else nn.ReLU(), nn.Linear(n_in, n_out)]
     return nn.Sequential(*layers)
 
 
@@ -45,14 +49,21 @@ class GaussianEncoder(nn.Module):
     """
 
     def __init__(
-        self, n_input: int, n_latent: int, *, n_hidden: int, n_layers: int, n_labels: int = 0
+        self,
+        n_input: int,
+        n_latent: int,
+        *,
+        n_hidden: int,
+        n_layers: int,
+        n_labels: int = 0,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         sizes = [n_hidden] * n_layers + [2 * n_latent]
         self.n_labels = n_labels
         self.first = CellLinear(n_input, sizes[0])
         self.label = nn.Embedding(n_labels, sizes[0]) if n_labels else None
-        self.rest = hidden_layers(sizes)
+        self.rest = hidden_layers(sizes, smooth=smooth)
 
     def forward(self, x: SparseCells | Tensor, label: Tensor | None = None) -> Normal:
         """Posterior with mean and scale ``(n_cells, n_latent)``; ``label`` is ``(n_cells,)``."""

@@ -16,7 +16,7 @@ from scdisent import functional as fn
 from scdisent._errors import one_of
 from scdisent.nn._cells import Cells
 
-Expects = Literal["counts", "real", "binary"]
+Expects = Literal["counts", "real", "binary", "unit", "mixed"]
 
 
 class Likelihood(nn.Module, ABC):
@@ -179,14 +179,16 @@ class Poisson(CountLikelihood):
 
 
 class Normal(Likelihood):
-    """Real values with one learned standard deviation a gene and reconstruction."""
+    """Real values with one standard deviation a gene and reconstruction: learned, or given."""
 
     expects: ClassVar[Expects] = "real"
     shared: ClassVar[bool] = False
 
-    def __init__(self, n_genes: int) -> None:
+    def __init__(self, n_genes: int, *, scale: float | None = None) -> None:
         super().__init__(n_genes)
-        self.raw_scale = nn.Parameter(torch.full((n_genes,), 0.5413))  # softplus gives 1
+        self.scale = scale
+        if scale is None:
+            self.raw_scale = nn.Parameter(torch.full((n_genes,), 0.5413))  # softplus gives 1
 
     def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
         return self.distribution(raw, cells.library).log_prob(cells.dense).sum(-1)
@@ -195,6 +197,8 @@ class Normal(Likelihood):
         return raw
 
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        if self.scale is not None:
+            return torch.distributions.Normal(raw, self.scale, validate_args=False)
         scale = F.softplus(self.raw_scale) + 1e-3  # a perfect fit must not divide by zero
         return torch.distributions.Normal(raw, scale, validate_args=False)
 
@@ -230,12 +234,35 @@ class Bernoulli(Likelihood):
         return chance if rng is None else _drawn(rng.binomial, torch.tensor(1), chance)
 
 
+class ContinuousBernoulli(Likelihood):
+    """Values between 0 and 1, such as grey pixels (Loaiza-Ganem and Cunningham 2019)."""
+
+    expects: ClassVar[Expects] = "unit"
+
+    def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
+        return self.distribution(raw, cells.library).log_prob(cells.dense).sum(-1)
+
+    def profile(self, raw: Tensor) -> Tensor:
+        """The parameter, as published pictures show it; the mean lies nearer to one half."""
+        return torch.sigmoid(raw)
+
+    def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
+        return torch.distributions.ContinuousBernoulli(logits=raw, validate_args=False)
+
+    def carry_over(
+        self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
+    ) -> Tensor:
+        """Keep the residual, inside the unit interval."""
+        return (cells.dense + (self.profile(target) - self.profile(source))).clamp(0, 1)
+
+
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "nb": NegativeBinomial,
     "zinb": ZeroInflatedNegativeBinomial,
     "poisson": Poisson,
     "normal": Normal,
     "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
 }
 
 

@@ -67,7 +67,7 @@ class BestEpoch(Callback):
         Largest area under the curve of the probe.
     probe
         Called with the module; returns codes and conditions of training cells, then of validation
-        cells.
+        cells. None: nothing may leak, only the bound counts.
     """
 
     def __init__(self, probe: Any, *, first_epoch: int = 0, ceiling: float = 0.55) -> None:
@@ -89,6 +89,8 @@ class BestEpoch(Callback):
     def _score(self, trainer: pl.Trainer, pl_module: Any) -> tuple[bool, float] | None:
         """What epochs are compared by; None for one that is no candidate."""
         bound = -float(trainer.callback_metrics["elbo_validation"])
+        if self.probe is None:
+            return (True, bound) if np.isfinite(bound) else None
         probed = self.probe(pl_module.module)
         if not np.isfinite(bound) or not all(np.isfinite(part).all() for part in probed):
             return None

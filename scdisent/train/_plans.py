@@ -71,7 +71,7 @@ class PlayersPlan(pl.LightningModule):
             known = ", ".join(sorted(self.module.weights))
             msg = f"schedules name unknown terms {sorted(unknown)}. Terms of this model: {known}."
             raise OptionError(msg)
-        if self.leak_tolerance is not None and CRITIC not in self.module.players():
+        if self.leak_tolerance is not None and not self.module.weights.get("adversary"):
             msg = (
                 "leak_tolerance moves the adversary's weight, but this model has no adversary. "
                 "Build it with weights={'adversary': ...} above 0."
@@ -97,6 +97,11 @@ class PlayersPlan(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Prepare the process."""
         _keep_freed_memory()
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the module how far training has come."""
+        last = max((self.trainer.max_epochs or 1) - 1, 1)
+        self.module.progress = min(1.0, self.current_epoch / last)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Critic first, model second."""
@@ -169,6 +174,7 @@ class PlayersPlan(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Give all processes the running statistics of the first; weights they share anyway."""
+        self.module.progress = 1.0
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for buffer in self.module.buffers():
                 torch.distributed.broadcast(buffer, src=0)

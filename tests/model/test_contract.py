@@ -184,26 +184,10 @@ def test_two_models_in_one_process_do_not_disturb_each_other(kit, model_cls):
 # ------------------------------------------------------------------------ players
 
 
-class Steps(pl.Callback):
-    """Note which parameters have had a gradient."""
-
-    def __init__(self):
-        self.moved, self.per_player = set(), {}
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        parameters = optimizer.param_groups[0]["params"]
-        names = {id(p): name for name, p in pl_module.module.named_parameters()}
-        player = tuple(sorted(names[id(p)] for p in parameters))
-        self.per_player[player] = self.per_player.get(player, 0) + 1
-        for parameter in parameters:
-            if parameter.grad is not None and parameter.grad.abs().sum() > 0:
-                self.moved.add(names[id(parameter)])
-
-
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_every_parameter_has_one_player_and_gets_a_gradient(kit, model_cls, likelihood, preset):
     adata = kit.ready(likelihood, setup={"batch_key": "donor"})
-    steps = Steps()
+    steps = kit.steps()
     model = kit.trained(
         model_cls, adata, likelihood=likelihood, preset=preset, train={"callbacks": [steps]}
     )
