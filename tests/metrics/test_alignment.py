@@ -3,7 +3,7 @@ import pytest
 
 from scdisent._errors import InputDataError, OptionError, ScDisentWarning
 from scdisent.metrics import _alignment as alignment
-from scdisent.metrics import fvh_lt, gas, informative_fdr
+from scdisent.metrics import fvh_lt, gas, informative_fdr, lsdi_over_runs
 
 
 def shuffled_runs(rng, *, n_runs=4, n_cells=400, n_latent=5, noise=0.0):
@@ -104,6 +104,7 @@ def test_the_reference_is_the_medoid(rng):
     # a run that matches one latent perfectly is no medoid for it
     poor = np.c_[truth[:, 0], rng.standard_normal((2000, 3))]
     assert gas([poor, *runs]).reference == 3
+    assert gas([poor[:, :1], *runs]).reference == 3
 
 
 def test_one_run_is_the_identity(rng):
@@ -232,6 +233,13 @@ def test_ties_go_to_lower_indices():
     assert alignment._greedy(np.empty((2, 0)), 0.0) == []
 
 
+def test_ties_are_not_broken_by_rounding():
+    columns = [np.eye(1), np.array([[0.7 - 1e-14, 0.7]])]
+    similarities = alignment._Similarities([columns], columns)
+    size, _ = similarities.between([(0, 0)], [(1, 0), (1, 1)])
+    assert alignment._greedy(size, 0.5) == [(0, 0)]
+
+
 def test_a_rotation_is_not_undone_and_shows_in_the_similarity(rng):
     truth = rng.standard_normal((5000, 3))
     angle = np.pi / 4
@@ -288,6 +296,29 @@ def test_the_mean_of_both_similarities(rng):
     spearman = np.abs((ranks[0].T @ ranks[1])[found.permutations[0], latents])
     expected = ((one * other).sum(axis=1) / norms + spearman) / 2
     np.testing.assert_allclose(found.similarity[1], expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_from_decoders_to_the_index_of_separated_runs(seed):
+    rng = np.random.default_rng(seed)
+    loadings = np.zeros((5, 13))  # three latents with four features, two empty, one inert feature
+    loadings[:3, :12] = np.repeat(np.eye(3), 4, axis=1) * rng.uniform(1, 2, 12)
+    runs, orders, signs = shuffled_runs(rng, noise=0.1)
+    tables = [
+        fvh_lt(lambda z, a=loadings[o] * s[:, None]: z @ a, run[:64])
+        for run, o, s in zip(runs, orders, signs, strict=True)
+    ]
+    found = gas(runs, informative=[table.row_maximum > 1e-6 for table in tables])
+    assert found.permutations.shape == (4, 3)
+    values = found.apply_rows([table.values for table in tables], signed=False)
+    index = lsdi_over_runs(values, found.present)
+    assert index.of_mean.n_features == 12
+    assert index.of_mean.value == pytest.approx(1)
+    np.testing.assert_allclose(index.per_run, 1)
+    mixed = np.stack([np.roll(run, shift, axis=0) for shift, run in enumerate(values)])
+    assert lsdi_over_runs(mixed, found.present).of_mean.value < 0.2
+    effects = found.apply_rows([table.signed for table in tables], signed=True)
+    np.testing.assert_allclose(effects, effects[[0, 0, 0, 0]])
 
 
 def test_fdr_counts_latents_without_a_factor_of_their_own(rng):

@@ -118,6 +118,13 @@ def test_it_is_the_normalised_mutual_information_of_latent_and_feature(rng):
     assert index(counts, weights=7.5 * weights) == pytest.approx(expected, abs=1e-12)
     repeated = np.repeat(counts, weights, axis=1)
     assert index(repeated) == pytest.approx(expected, abs=1e-12)
+    # what is not explained neither counts nor weighs
+    parts = rng.integers(1, 4, 10)  # a half or a third of a feature is explained
+    joint = counts * weights * 6 // parts  # no remainder
+    explained = (weights / parts).sum() / weights.sum()
+    expected = explained * mutual_info_score(None, None, contingency=joint) / np.log(4)
+    found = index(counts, weights=weights, total=60 * parts)
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("n_features", "table_value"), [(40, 0.197), (2000, 0.204)])

@@ -242,6 +242,11 @@ def test_the_mark_is_unknown_with_too_few_codes_and_counts_weight(rng):
     assert 0 < normal.off_manifold[0] < 0.001
     assert normal.n_on_manifold[0] == 100
     np.testing.assert_allclose(normal.values_on_manifold, normal.values)
+    # of even places one alone is more weight than codes themselves have off
+    higher = 0.917 * one + 0.3  # from -2.45 to 3.05: one place of eleven is outside
+    even = fvh_lt(lambda z: z, higher[::10], codes=higher, grid="uniform")
+    assert even.off_manifold[0] == pytest.approx(1 / 11)
+    assert even.n_on_manifold[0] == 0
 
 
 def test_informative_latents_by_threshold_and_by_gap():
