@@ -96,7 +96,7 @@ class BfvaeModule(DisentModule):
         n_output = n_input * head.n_outputs_per_gene
         n_code = n_latent + self.n_nuisance
         smooth = head.expects != "counts" if smooth is None else smooth
-        size = {"n_hidden": n_hidden, "n_layers": n_layers, "smooth": smooth}
+        size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "smooth": smooth}
         if image_shape is None:
             self.encoder = GaussianEncoder(n_input, n_latent, **size)
             self.decoder = Decoder(n_code, n_output, **size)

@@ -95,7 +95,7 @@ class DiscoverModule(DisentModule):
         self.n_latents = {INVARIANT: n_latent, SPECIFIC: n_specific}
         self.invariant_head, self.adversary_reads = invariant_head, adversary_reads
 
-        size = {"n_hidden": n_hidden, "n_layers": n_layers}
+        size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers}
         self.encoders = nn.ModuleDict(
             {
                 INVARIANT: GaussianEncoder(n_input, n_latent, **size),

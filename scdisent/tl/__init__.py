@@ -1,6 +1,18 @@
 """Tools: from a model and an AnnData to stored results."""
 
+from scdisent.tl._align import align
 from scdisent.tl._embed import embed
+from scdisent.tl._latents import dbsr_ls, fvh_lt, lsdi
 from scdisent.tl._score import decoded_features, score
+from scdisent.tl._traverse import traverse
 
-__all__ = ["decoded_features", "embed", "score"]
+__all__ = [
+    "align",
+    "dbsr_ls",
+    "decoded_features",
+    "embed",
+    "fvh_lt",
+    "lsdi",
+    "score",
+    "traverse",
+]

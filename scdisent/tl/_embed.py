@@ -8,15 +8,14 @@ from anndata import AnnData
 from scdisent import __version__
 from scdisent._constants import UNS_KEY, obsm_key
 
-REPRESENTATIONS = ("invariant", "specific")
-
 
 def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
-    """Store both latent blocks, the training curves and where they come from.
+    """Store the latent blocks, the training curves and where they come from.
 
-    Writes ``obsm["X_<key>_invariant"]`` and ``obsm["X_<key>_specific"]`` (posterior means,
-    ``(n_cells, n_latent)``), ``uns[<key>]["embed"]`` (model, version, keys of the setup) and
-    ``uns[<key>]["history"]`` (one column a curve). Everything can be written to h5ad and zarr.
+    Writes ``obsm["X_<key>_invariant"]`` and ``obsm["X_<key>_specific"]``, or
+    ``obsm["X_<key>_latent"]`` for a model of one block (posterior means, ``(n_cells, n_latent)``),
+    ``uns[<key>]["embed"]`` (model, version, keys of the setup) and ``uns[<key>]["history"]`` (one
+    column a curve). Everything can be written to h5ad and zarr.
 
     Parameters
     ----------
@@ -29,7 +28,7 @@ def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
     """
     codes = {
         name: model.get_latent_representation(adata, representation=name)
-        for name in REPRESENTATIONS
+        for name in model.representations
     }
     for name, values in codes.items():
         adata.obsm[obsm_key(name, key_added)] = values

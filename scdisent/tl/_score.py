@@ -14,8 +14,19 @@ from scdisent import metrics as sm
 from scdisent._constants import UNS_KEY
 from scdisent._errors import SetupError, one_of
 from scdisent.tl._embed import setup_keys
+from scdisent.tl._latents import dbsr_ls, fvh_lt, lsdi
+from scdisent.tl._space import random_cells
 
-PARTS = ("leakage", "controls", "cell_type", "nmi", "likelihood")
+PARTS = (
+    "leakage",
+    "controls",
+    "cell_type",
+    "nmi",
+    "likelihood",
+    "fvh_lt",
+    "dbsr_ls",
+    "lsdi",
+)
 N_DECODED = 30
 """Principal components of the decoded profile that attackers read."""
 
@@ -56,7 +67,10 @@ def score(
         what they decode to, pooled and within cell types), ``"controls"`` (positive: specific
         codes, principal components of the data; negative: invariant codes with shuffled labels;
         and what cell type or depth alone give away), ``"cell_type"`` (what is kept), ``"nmi"``
-        (k-means, only for comparison with published tables), ``"likelihood"``.
+        (k-means, only for comparison with published tables), ``"likelihood"``; and, without
+        labels, ``"fvh_lt"``, ``"dbsr_ls"``, ``"lsdi"``: what each latent drives and how well they
+        are separated (the functions of these names). Parts that need a condition or cell types
+        are left out where setup named none.
     max_cells
         Audit a random subset of larger data.
     min_cells
@@ -73,16 +87,16 @@ def score(
     ``uns[<key>]["statement"]`` its conclusion in words.
     """
     parts = [one_of(part, PARTS, "metrics") for part in (metrics or PARTS)]
-    cells = _subset(adata, max_cells, seed)
+    cells = random_cells(adata, max_cells, seed=seed)
     labels = _read_labels(cells, setup_keys(model))
     codes = {
         name: model.get_latent_representation(cells, representation=name)
-        for name in ("invariant", "specific")
+        for name in model.representations
     }
     audits: dict[str, sm.Leakage] = {}
-    if "leakage" in parts:
+    if "leakage" in parts and labels.condition is not None:
         audits |= _leaks(cells, model, codes, labels, min_cells=min_cells, seed=seed)
-    if "controls" in parts:
+    if "controls" in parts and labels.condition is not None:
         audits |= _controls(cells, model, codes, labels, seed=seed)
     rows = [_leak_row(name, audit) for name, audit in audits.items()]
     if labels.cell_type is not None:
@@ -95,6 +109,7 @@ def score(
             _row(name, "", "expression", value)
             for name, value in model.get_reconstruction_error(cells, seed=seed).items()
         ]
+    rows += _latent_rows(adata, model, parts, key=key_added, seed=seed)
     table = pd.DataFrame(rows, columns=_COLUMNS)
     _store(adata, table, audits, key_added)
     return table
@@ -115,11 +130,20 @@ def _row(metric: str, representation: str, target: str, value: float, **more: fl
     }
 
 
-def _subset(adata: AnnData, max_cells: int, seed: int) -> AnnData:
-    if adata.n_obs <= max_cells:
-        return adata
-    chosen = np.random.default_rng(seed).choice(adata.n_obs, max_cells, replace=False)
-    return adata[np.sort(chosen)]
+def _latent_rows(
+    adata: AnnData, model: Any, parts: Sequence[str], *, key: str, seed: int
+) -> list[dict]:
+    """What needs no labels: the functions store their tables, the index goes into the scores."""
+    if "fvh_lt" in parts:
+        fvh_lt(adata, model, key_added=key, seed=seed)
+    if "dbsr_ls" in parts:
+        dbsr_ls(adata, model, key_added=key, seed=seed)
+    if "lsdi" not in parts:
+        return []
+    found = lsdi(adata, key_added=key, seed=seed)
+    return [
+        _row(f"lsdi ({row.tool})", row.block, "expression", row.value) for row in found.itertuples()
+    ]
 
 
 def _read_labels(adata: AnnData, keys: Mapping[str, str]) -> _Labels:
@@ -145,7 +169,9 @@ def _leaks(
     seed: int,
 ) -> dict[str, sm.Leakage]:
     """Condition from the invariant codes and from what they decode to."""
-    read = {"invariant": codes["invariant"], "decoded": decoded_features(cells, model, seed=seed)}
+    read = dict([next(iter(codes.items()))])  # the block that must not know the condition
+    if "invariant" in codes:
+        read["decoded"] = decoded_features(cells, model, seed=seed)
     return {
         name: sm.leakage(
             values,
@@ -196,11 +222,12 @@ def _controls(
     """Audits whose outcome is known: they show that the attackers work."""
     shuffled = np.random.default_rng(seed).permutation(labels.condition)
     expression, depth = model.expression_summary(cells, n_components=N_DECODED, seed=seed)
-    audits = {
-        "specific": (codes["specific"], labels.condition),
+    first, *others = codes
+    audits = {name: (codes[name], labels.condition) for name in others}
+    audits |= {
         "expression": (expression, labels.condition),
         "depth only": (depth, labels.condition),
-        "shuffled": (codes["invariant"], shuffled),
+        "shuffled": (codes[first], shuffled),
     }
     found = {
         name: sm.leakage(values, condition, groups=labels.sample, seed=seed)
@@ -237,9 +264,11 @@ def _cell_type_rows(codes: Mapping[str, Codes], labels: _Labels, *, seed: int) -
 
 def _nmi_rows(codes: Mapping[str, Codes], labels: _Labels, *, seed: int) -> list[dict]:
     targets = {"cell_type": labels.cell_type, "condition": labels.condition}
+    block, values = next(iter(codes.items()))
     return [
-        _row("nmi", "invariant", target, sm.nmi(codes["invariant"], values, seed=seed))
-        for target, values in targets.items()
+        _row("nmi", block, target, sm.nmi(values, truth, seed=seed))
+        for target, truth in targets.items()
+        if truth is not None
     ]
 
 
