@@ -12,9 +12,10 @@ that intersection leaves of a row: one number to find a row, exactly. This form 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +111,7 @@ class L2Penalty(DirtyPenalty):
         while True:
             beyond = size * shrinkage >= self.element
             n_beyond = int(np.count_nonzero(beyond))
-            if n_beyond == n_clipped:  # the set only grows: the same number is the same set
+            if n_beyond <= n_clipped:  # the set only grows, up to rounding at the bound
                 break
             free, n_clipped = np.where(beyond, 0.0, size), n_beyond
             left = self.block**2 - n_clipped * self.element**2
@@ -160,7 +161,7 @@ PENALTIES: Mapping[str, type[DirtyPenalty]] = MappingProxyType(
 """Penalties by the norm of their blocks."""
 
 
-def selected(coef: Floats) -> NDArray[np.bool_]:
+def selected(coef: NDArray[Any]) -> NDArray[np.bool_]:
     """Latents with any coefficient, ``(n_latent,)``."""
     return np.asarray(coef.any(axis=1))
 
@@ -183,11 +184,35 @@ def solve(
         Coefficients to start from, for example those of a neighbouring penalty; default zero.
     """
     coef = np.zeros_like(cross) if start is None else start.copy()
+
+    def shrink(_: int, target: Floats) -> Floats:
+        return target - penalty.project(target)[0]
+
     for _ in range(MAX_SWEEPS):
-        change = _sweep(coef, gram, cross=cross, penalty=penalty)
-        if change <= TOLERANCE * np.abs(coef).max():
+        visited = selected(coef)
+        pull = _pull(coef, gram, cross=cross)
+        visited[~visited] = ~penalty.switches_off(pull[~visited])
+        if _sweep(coef, gram, cross=cross, visited=visited, update=shrink):
             return coef, True
     return coef, False
+
+
+def refit(coef: Floats, *, gram: Floats, cross: Floats, start: Floats | None = None) -> Floats:
+    """Least squares on the support of ``coef`` by the same descent, from ``start`` or ``coef``.
+
+    Along a path of penalties a few sweeps bring all features from one solution to the next,
+    whatever their supports; solving for each feature anew would take longer than the path.
+    """
+    support = coef != 0
+    effect = np.where(support, coef if start is None else start, 0.0)
+
+    def keep(k: int, target: Floats) -> Floats:
+        return np.where(support[k], target, 0.0)
+
+    for _ in range(MAX_SWEEPS):
+        if _sweep(effect, gram, cross=cross, visited=selected(support), update=keep):
+            break
+    return effect
 
 
 def split(
@@ -207,20 +232,28 @@ def split(
     return block, coef - block
 
 
-def _sweep(coef: Floats, gram: Floats, *, cross: Floats, penalty: DirtyPenalty) -> float:
-    """Update all rows in turn, in place; returns the largest change of a coefficient."""
-    visited = selected(coef)
-    pull = _pull(coef, gram, cross=cross)
-    visited[~visited] = ~penalty.switches_off(pull[~visited])
+def _sweep(
+    coef: Floats,
+    gram: Floats,
+    *,
+    cross: Floats,
+    visited: NDArray[np.bool_],
+    update: Callable[[int, Floats], Floats],
+) -> bool:
+    """Update the visited rows in turn, in place, all others being zero; whether hardly any moved.
+
+    ``update`` maps the covariance of latent k with what all others leave to its row of
+    coefficients, in units of its variance.
+    """
     rows = np.flatnonzero(visited & (gram.diagonal() >= COLLAPSED))
-    small, active, change = gram[np.ix_(rows, rows)], coef[rows], 0.0  # other rows are zero
+    small, active, change = gram[np.ix_(rows, rows)], coef[rows], 0.0
     for i, k in enumerate(rows):
         target = cross[k] - small[i] @ active + small[i, i] * active[i]
-        row = (target - penalty.project(target)[0]) / small[i, i]
+        row = update(k, target) / small[i, i]
         change = max(change, float(np.abs(row - active[i]).max()))
         active[i] = row
     coef[rows] = active
-    return change
+    return change <= TOLERANCE * float(np.abs(active).max(initial=0.0))
 
 
 def _pull(coef: Floats, gram: Floats, *, cross: Floats) -> Floats:

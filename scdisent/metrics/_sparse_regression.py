@@ -11,7 +11,15 @@ from sklearn.model_selection import GroupKFold, KFold
 
 from scdisent._errors import InputDataError, OptionError, one_of
 from scdisent.metrics._checks import Floats, Integers, as_codes, as_levels
-from scdisent.metrics._dirty_model import COLLAPSED, PENALTIES, DirtyPenalty, selected, solve, split
+from scdisent.metrics._dirty_model import (
+    COLLAPSED,
+    PENALTIES,
+    DirtyPenalty,
+    refit,
+    selected,
+    solve,
+    split,
+)
 from scdisent.metrics._regression_moments import Moments, moments_by_fold
 
 SMALLEST = 0.02
@@ -36,16 +44,18 @@ class SparseRegression:
     """``(n_latent, n_features)``: ``debiased`` is at least ``min_effect``. Blocks are dense, so
     the support of ``coef`` is no list of links."""
     r2: Floats
-    """``(n_features,)``: share of variance that ``coef`` explains in the cells of the fit, of what
-    the covariates leave; NaN where that is nothing."""
+    """``(n_features,)``: share of variance that ``debiased`` explains in the cells of the fit, of
+    what the covariates leave; NaN where that is nothing."""
     constant: NDArray[np.bool_]
-    """``(n_features,)``: features that do not vary, or only with covariates; not fitted."""
+    """``(n_features,)``: features that do not vary, or only with covariates: coefficients 0."""
     objective: float
     """Value of the minimised function."""
     lambda_block: float
     lambda_element: float
     path: pd.DataFrame
-    """Cross-validation, a row for each pair of penalties; empty where penalties were given."""
+    """Cross-validation, a row for each pair of penalties, empty where they were given: ``share``,
+    ``lambda_block``, ``lambda_element``, ``error``, ``standard_error`` of what it exceeds the
+    smallest error by, and ``n_latent``, the mean number of selected latents."""
     converged: bool
 
     def __repr__(self) -> str:
@@ -93,8 +103,10 @@ def dbsr_ls(
     :math:`\sqrt{s_0 p}` for each share :math:`s_0` (``norm="linf"``: :math:`s_0 p`): from that
     share of features on a block is cheaper than its elements. For each ratio :math:`\lambda_s`
     falls from the value that selects nothing to 0.02 of it. The error of a fold is the share of
-    its sum of squares that is left. Of all pairs whose mean error exceeds the smallest one by no
-    more than its standard error, the one with the fewest latents is taken, then the smallest error.
+    its sum of squares that is left by the debiased effects (``debias=False``: by ``coef``, for
+    which so little shrinkage is best that noise selects latents). Of all pairs whose mean error
+    exceeds the smallest by no more than the standard error of that difference, the one with the
+    fewest latents is taken, then the smallest error.
 
     Parameters
     ----------
@@ -113,7 +125,8 @@ def dbsr_ls(
         ``(n_cells, n_covariates)``, such as one-hot batches: regressed out of codes and features
         without a penalty (Frisch-Waugh).
     debias
-        Whether effects are refitted by least squares on the support of ``coef``.
+        Whether effects are refitted by least squares on the support of ``coef``, in the
+        cross-validation too.
     min_effect
         Smallest effect that counts as a link, in SD of the feature for one unit of the latent.
     n_folds
@@ -153,7 +166,7 @@ def dbsr_ls(
     path = pd.DataFrame()
     if given is None:
         grid = _grid(sum_of(parts), kind=kind, shares=shares, n_lambdas=n_lambdas)
-        path = _cross_validate(parts, grid=grid, kind=kind)
+        path = _cross_validate(parts, grid=grid, kind=kind, debias=debias)
     penalty = given or kind(*_one_standard_error(path))
     return _fit(sum_of(parts), penalty=penalty, path=path, debias=debias, min_effect=min_effect)
 
@@ -219,36 +232,34 @@ def _grid(
 
 
 def _cross_validate(
-    parts: list[Moments], *, grid: pd.DataFrame, kind: type[DirtyPenalty]
+    parts: list[Moments], *, grid: pd.DataFrame, kind: type[DirtyPenalty], debias: bool
 ) -> pd.DataFrame:
-    """Grid with held-out error, its standard error over folds, and mean number of latents."""
+    """Grid with held-out error, standard error of what it exceeds the smallest by, and latents."""
     total = sum_of(parts)
     error, n_latent = np.empty((2, len(parts), len(grid)))
     for fold, held_out in enumerate(parts):
         gram, cross = (total - held_out).means()
         for _, path in grid.groupby("share", sort=False):
-            coef = None
+            coef, effect = None, None
             for row in path.itertuples():
                 penalty = kind(row.lambda_block, row.lambda_element)
                 coef, _ = solve(gram, cross, penalty=penalty, start=coef)  # warm start
-                left = held_out.residual_squares(coef).sum()
+                effect = refit(coef, gram=gram, cross=cross, start=effect) if debias else coef
+                left = held_out.residual_squares(effect).sum()
                 error[fold, row.Index] = left / held_out.square.sum()
                 n_latent[fold, row.Index] = selected(coef).sum()
+    mean = error.mean(axis=0)
+    excess = error - error[:, [mean.argmin()]]  # what all penalties share in a fold cancels
     return grid.assign(
-        error=error.mean(axis=0),
-        standard_error=error.std(axis=0, ddof=1) / np.sqrt(len(parts)),
+        error=mean,
+        standard_error=excess.std(axis=0, ddof=1) / np.sqrt(len(parts)),
         n_latent=n_latent.mean(axis=0),
     )
 
 
 def _one_standard_error(path: pd.DataFrame) -> tuple[float, float]:
-    """Penalties of the fewest latents that are no worse than the best by a standard error.
-
-    The largest penalty of the best ratio would not do: least error wants little shrinkage, there
-    single elements of pure noise enter, and each of them selects a latent.
-    """
-    best = path.loc[path["error"].idxmin()]
-    good = path[path["error"] <= best["error"] + best["standard_error"]]
+    """Penalties with the fewest latents that are no worse than the best by a standard error."""
+    good = path[path["error"] <= path["error"].min() + path["standard_error"]]
     chosen = good.sort_values(["n_latent", "error"]).iloc[0]
     return float(chosen["lambda_block"]), float(chosen["lambda_element"])
 
@@ -265,9 +276,10 @@ def _fit(
     gram, cross = total.means()
     coef, converged = solve(gram, cross, penalty=penalty)
     block, element = split(coef, gram=gram, cross=cross, penalty=penalty)
-    left, constant = total.residual_squares(coef), total.square == 0
     effect = _least_squares_on_support(gram, cross, coef=coef) if debias else coef
+    constant = total.square == 0
     variance = np.where(constant, np.nan, total.square)
+    loss = float(total.residual_squares(coef).sum()) / (2 * total.n_cells)
     return SparseRegression(
         coef=coef,
         block=block,
@@ -275,9 +287,9 @@ def _fit(
         debiased=effect,
         latent_selected=selected(coef),
         link_selected=(effect != 0) & (np.abs(effect) >= min_effect),
-        r2=1 - left / variance,
+        r2=1 - total.residual_squares(effect) / variance,
         constant=constant,
-        objective=float(left.sum()) / (2 * total.n_cells) + penalty.price(block, element),
+        objective=loss + penalty.price(block, element),
         lambda_block=penalty.block,
         lambda_element=penalty.element,
         path=path,

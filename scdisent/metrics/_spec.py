@@ -209,7 +209,8 @@ _ROWS = (
         "higher",
         "Lang and Liu 2026 (arXiv 2603.11242); dirty model: Jalali et al. 2010",
         "Formulation, tuning, debiasing and the cut of links are this package's: the text was not "
-        "at hand. Blocks by the Euclidean norm (Jalali: largest entry)",
+        "at hand. Blocks by the Euclidean norm (Jalali: largest entry); errors of debiased "
+        "effects, and of all penalties within a standard error those of the fewest latents",
     ),
     MetricSpec(
         "fvh_lt",

@@ -234,29 +234,37 @@ def test_moments_of_folds_are_those_of_explicit_residuals(rng, monkeypatch, as_s
         np.testing.assert_allclose(part.residual_squares(coef), left, atol=1e-9)
 
 
-def test_cross_validation_is_that_of_an_explicit_loop(rng):
+@pytest.mark.parametrize("debias", [True, False])
+def test_cross_validation_is_that_of_an_explicit_loop(rng, debias):
     codes, features = table(rng)
-    found = dbsr_ls(codes, features, **SMALL_GRID)
+    found = dbsr_ls(codes, features, debias=debias, **SMALL_GRID)
     folds = _assign_folds(150, groups=None, n_folds=3, seed=0)
     z, y = standardised(codes, features)
-    for _, row in found.path.iloc[[0, 3, 8, 11]].iterrows():
-        errors = []
+
+    def errors(row):
         for fold in range(3):
             z_in, y_in = z[folds != fold], y[folds != fold]
             penalty = PENALTIES["l2"](row["lambda_block"], row["lambda_element"])
             coef, _ = solve(z_in.T @ z_in / len(z_in), z_in.T @ y_in / len(z_in), penalty=penalty)
+            for j in np.flatnonzero(coef.any(axis=0)) if debias else ():
+                on = coef[:, j] != 0
+                coef[on, j] = np.linalg.lstsq(z_in[:, on], y_in[:, j])[0]
             z_out, y_out = z[folds == fold], y[folds == fold]
-            errors.append(((y_out - z_out @ coef) ** 2).sum() / (y_out**2).sum())
-        assert row["error"] == pytest.approx(np.mean(errors), rel=1e-5)
-        assert row["standard_error"] == pytest.approx(np.std(errors, ddof=1) / np.sqrt(3), rel=1e-3)
+            yield ((y_out - z_out @ coef) ** 2).sum() / (y_out**2).sum()
+
+    best = np.array([*errors(found.path.loc[found.path["error"].idxmin()])])
+    for _, row in found.path.iloc[[0, 2, 3, 8, 10]].iterrows():
+        expected = np.array([*errors(row)])
+        assert row["error"] == pytest.approx(expected.mean(), rel=1e-5)
+        spread = (expected - best).std(ddof=1) / np.sqrt(3)
+        assert row["standard_error"] == pytest.approx(spread, rel=1e-3, abs=1e-6)
 
 
 def test_the_fewest_latents_within_one_standard_error_are_taken(rng):
     codes, features = table(rng)
-    found = dbsr_ls(codes, features, **SMALL_GRID)
+    found = dbsr_ls(codes, features, n_lambdas=40, shares=(0.1, 0.4))
     path = found.path
-    best = path.loc[path["error"].idxmin()]
-    good = path[path["error"] <= best["error"] + best["standard_error"]]
+    good = path[path["error"] <= path["error"].min() + path["standard_error"]]
     assert 1 < len(good) < len(path)
     (chosen,) = good[good["lambda_element"] == found.lambda_element].itertuples()
     assert chosen.lambda_block == found.lambda_block
@@ -330,10 +338,13 @@ def test_explained_variance_is_that_of_the_residuals_and_never_negative(rng):
     codes, features = table(rng)
     found = dbsr_ls(codes, features, lambda_block=0.5, lambda_element=0.15)
     z, y = standardised(codes, features)
-    np.testing.assert_allclose(found.r2, 1 - (y - z @ found.coef).var(axis=0), atol=1e-10)
+    np.testing.assert_allclose(found.r2, 1 - (y - z @ found.debiased).var(axis=0), atol=1e-10)
     for norm in NORMS:
-        path = [dbsr_ls(codes, features, lambda_block=3 * e, lambda_element=e, norm=norm)
-                for e in (0.4, 0.2, 0.1, 0.01)]  # fmt: skip
+        options = {"norm": norm, "debias": False}
+        path = [
+            dbsr_ls(codes, features, lambda_block=3 * e, lambda_element=e, **options)
+            for e in (0.4, 0.2, 0.1, 0.01)
+        ]
         means = [each.r2.mean() for each in path]
         assert (np.diff(means) > 0).all()
         assert min(each.r2.min() for each in path) >= -1e-12
@@ -395,26 +406,47 @@ def test_effects_that_differ_between_donors_do_not_pass_across_donors(seed):
     assert not strict.latent_selected.any()
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_planted_latents_and_links_are_found(seed, norm):
+def planted(seed, n_cells=2_000, n_features=150):
+    """Four latents of many features, one of a single feature, five of none."""
     rng = np.random.default_rng(seed)
-    effects = np.where(rng.random((10, 150)) < 0.3, rng.uniform(0.3, 0.8, (10, 150)), 0)
-    effects = effects * rng.choice([-1, 1], effects.shape)
-    effects[5:] = 0  # an over-specified latent space
-    effects[4, :] = 0
-    effects[4, 7] = 1.5  # a latent of one single link
-    n_cells = 2_000 if norm == "l2" else 20_000  # blocks of one size fit effects of many badly
+    shape = (10, n_features)
+    effects = rng.uniform(0.3, 0.8, shape) * rng.choice([-1, 1], shape)
+    effects = np.where(rng.random(shape) < 0.3, effects, 0)
+    effects[4:] = 0
+    effects[4, 7] = 1.5
     codes = rng.standard_normal((n_cells, 10))
-    features = codes @ effects + rng.standard_normal((n_cells, 150))
-    found = dbsr_ls(codes, features, norm=norm, n_lambdas=15)
+    return codes, codes @ effects + rng.standard_normal((n_cells, n_features)), effects
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_planted_latents_and_links_are_found(seed, norm):
+    codes, features, effects = planted(seed)
+    found = dbsr_ls(codes, features, norm=norm, n_lambdas=20)
     truth, called = effects != 0, found.link_selected
     np.testing.assert_array_equal(found.latent_selected, truth.any(axis=1))
-    assert (called & ~truth).sum() / called.sum() < 0.05
-    assert called[truth].mean() > 0.97
-    assert (found.coef[:4] != 0)[~truth[:4]].mean() > 0.2, "the support is no list of links"
+    assert (called & ~truth).sum() / called.sum() < 0.01
+    assert called[truth].mean() > 0.98
     debiased = found.debiased * features.std(axis=0)
     np.testing.assert_allclose(debiased[called & truth], effects[called & truth], atol=0.12)
+
+
+def test_the_support_of_a_block_is_no_list_of_links_but_its_debiased_effects_are():
+    codes, features, effects = planted(0)
+    found = dbsr_ls(codes, features, lambda_block=1.0, lambda_element=0.4)
+    truth = effects != 0
+    np.testing.assert_array_equal(found.latent_selected, truth.any(axis=1))
+    assert (found.coef != 0)[:4].all()
+    np.testing.assert_array_equal(found.link_selected[:4], truth[:4])
+
+
+def test_shrunken_errors_let_noise_select_latents_and_debiased_ones_do_not():
+    codes, features, _ = planted(1, n_features=60)
+    wide = np.c_[codes, np.random.default_rng(9).standard_normal((2_000, 10))]
+    shrunken = dbsr_ls(wide, features, debias=False, n_lambdas=20, shares=(0.4,))
+    debiased = dbsr_ls(wide, features, n_lambdas=20, shares=(0.4,))
+    assert shrunken.latent_selected[5:].sum() > 5
+    assert not debiased.latent_selected[5:].any()
 
 
 def test_noise_selects_nothing(rng):
