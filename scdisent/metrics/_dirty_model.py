@@ -247,7 +247,7 @@ def _sweep(
     """
     rows = np.flatnonzero(visited & (gram.diagonal() >= COLLAPSED))
     small, active, change = gram[np.ix_(rows, rows)], coef[rows], 0.0
-    for i, k in enumerate(rows):
+    for i, k in enumerate(rows.tolist()):
         target = cross[k] - small[i] @ active + small[i, i] * active[i]
         row = update(k, target) / small[i, i]
         change = max(change, float(np.abs(row - active[i]).max()))
