@@ -6,12 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from scdisent._errors import one_of
+from scdisent.benchmarks._interferon import interferon
 from scdisent.benchmarks._invariance import invariance
+from scdisent.benchmarks._separation import separation
 from scdisent.benchmarks._speed import speed
 from scdisent.benchmarks._toy import toy
 
 SUITES: dict[str, Callable[..., pd.DataFrame]] = {
+    "interferon": interferon,
     "invariance": invariance,
+    "separation": separation,
     "toy": toy,
     "speed": speed,
 }
@@ -22,4 +26,4 @@ def run(suite: str, *, out: str | Path = "docs/benchmarks") -> pd.DataFrame:
     return SUITES[one_of(suite, SUITES, "suite")](out)
 
 
-__all__ = ["SUITES", "invariance", "run", "speed", "toy"]
+__all__ = ["SUITES", "interferon", "invariance", "run", "separation", "speed", "toy"]

@@ -29,6 +29,7 @@ class BfvaeOptions:
     smooth: bool | None = None
     capacity: float = 0.0
     capacity_rise: float = 0.5
+    capacity_power: float = 1.0
     tc_estimator: str = "minibatch"
     dip_covariance: str = "sample"
     scale: float | None = None
@@ -46,7 +47,8 @@ def _weights(beta: float = 1.0, tc: float = 0.0, off: float = 0.0, diagonal: flo
 
 MEMBERS: dict[str, tuple[BfvaeOptions, Mapping[str, float]]] = {
     "default": (
-        BfvaeOptions(capacity=24.0, tc_estimator="critic"),
+        # Axes are found while little information may flow: later nothing turns them any more.
+        BfvaeOptions(capacity=24.0, capacity_rise=0.8, capacity_power=3.0, tc_estimator="critic"),
         _weights(10.0, tc=5.0, off=5.0, diagonal=5.0),
     ),
     "vae": (BfvaeOptions(), _weights()),
@@ -70,7 +72,8 @@ class BFVAE(LatentMixin):
 
     with the weights ``nll_latent, kl_latent`` (:math:`\beta`), ``tc`` (:math:`\gamma`),
     ``dip_off, dip_diagonal``. KL is the mean over cells of the total divergence from N(0, I);
-    :math:`C(t)` rises linearly to ``capacity``; with ``capacity=0`` the KL itself is penalised.
+    :math:`C(t)` rises to ``capacity``, linearly in Burgess et al. and as the cube of time in the
+    default; with ``capacity=0`` the KL itself is penalised.
 
     ================  ======================================================================
     ``preset``        setting
@@ -159,6 +162,10 @@ class BFVAE(LatentMixin):
         self._model_summary_string = (
             f"BFVAE ({preset}): {n_latent} latents, likelihood {likelihood}"
         )
+
+    def _plan_defaults(self) -> dict[str, Any]:
+        # Latents turn towards the axes slowly: large steps, which smooth networks bear.
+        return {"lr": 5e-3 if self.module.smooth else 1e-3}
 
     def _read_families(self, families: str | Sequence[str] | None) -> list[str] | None:
         if families is None:

@@ -40,8 +40,8 @@ class BfvaeModule(DisentModule):
         With a capacity to fill, kinked networks hide information in codes of nothing.
     capacity
         Target of the total KL in nats at the end of its rise; 0: the KL itself is penalised.
-    capacity_rise
-        Share of training over which the target rises from 0.
+    capacity_rise, capacity_power
+        The target rises from 0 as this power of time, over this share of training.
     tc_estimator
         ``"critic"`` (density ratio) or ``"minibatch"``.
     dip_covariance
@@ -71,6 +71,7 @@ class BfvaeModule(DisentModule):
         smooth: bool | None = None,
         capacity: float = 0.0,
         capacity_rise: float = 0.5,
+        capacity_power: float = 1.0,
         tc_estimator: str = "minibatch",
         dip_covariance: str = "sample",
         families: Sequence[str] | None = None,
@@ -87,7 +88,8 @@ class BfvaeModule(DisentModule):
             n_continuous_cov=n_continuous_cov,
             weights=weights,
         )
-        self.capacity, self.capacity_rise = capacity, capacity_rise
+        self.capacity = capacity
+        self.capacity_rise, self.capacity_power = capacity_rise, capacity_power
         self.tc_estimator = one_of(tc_estimator, TC_ESTIMATORS, "tc_estimator")
         self.dip_covariance = one_of(dip_covariance, COVARIANCES, "dip_covariance")
         self.n_latents = {LATENT: n_latent}
@@ -96,6 +98,7 @@ class BfvaeModule(DisentModule):
         n_output = n_input * head.n_outputs_per_gene
         n_code = n_latent + self.n_nuisance
         smooth = head.expects != "counts" if smooth is None else smooth
+        self.smooth = smooth and image_shape is None
         size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "smooth": smooth}
         if image_shape is None:
             self.encoder = GaussianEncoder(n_input, n_latent, **size)
@@ -114,7 +117,7 @@ class BfvaeModule(DisentModule):
     @property
     def capacity_now(self) -> float:
         """Target of the KL at the present point of training."""
-        return self.capacity * min(1.0, self.progress / self.capacity_rise)
+        return self.capacity * min(1.0, self.progress / self.capacity_rise) ** self.capacity_power
 
     def posterior(self, cells: Cells, block: str = LATENT) -> Normal:
         """Posterior of the codes."""

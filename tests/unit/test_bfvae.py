@@ -233,13 +233,15 @@ def test_the_default_is_the_sum_of_all_penalties(table):
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_capacity_rises_linearly_over_its_share_of_training(table):
-    module = scdisent.BFVAE(table, likelihood="normal", capacity=20.0).module
+@pytest.mark.parametrize(("power", "half_way"), [(1.0, 10.0), (2.0, 5.0)])
+def test_capacity_rises_over_its_share_of_training(table, power, half_way):
+    rise = {"capacity": 20.0, "capacity_rise": 0.5, "capacity_power": power}
+    module = scdisent.BFVAE(table, likelihood="normal", **rise).module
     found = []
     for progress in (0.0, 0.25, 0.5, 1.0):
         module.progress = progress
         found.append(module.capacity_now)
-    assert found == [0.0, 10.0, 20.0, 20.0]
+    assert found == [0.0, half_way, 20.0, 20.0]
 
 
 def test_training_moves_the_information_to_the_capacity():
