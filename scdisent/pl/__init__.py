@@ -4,5 +4,17 @@ from scdisent.pl._history import history
 from scdisent.pl._latent import latent
 from scdisent.pl._leakage import leakage
 from scdisent.pl._response import response
+from scdisent.pl._scores import dbsr_ls, fvh_lt
+from scdisent.pl._separation import lsdi
+from scdisent.pl._traversal import traversal
 
-__all__ = ["history", "latent", "leakage", "response"]
+__all__ = [
+    "dbsr_ls",
+    "fvh_lt",
+    "history",
+    "latent",
+    "leakage",
+    "lsdi",
+    "response",
+    "traversal",
+]
