@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scdisent import metrics as sm
 from scdisent._constants import UNS_KEY
-from scdisent._errors import one_of
+from scdisent._errors import SetupError, one_of
 from scdisent.tl._space import LatentSpace, need_results, read_space, spread_cells
 
 MIN_MEAN = 0.02
@@ -17,6 +17,11 @@ MIN_MEAN = 0.02
 MIN_VARIANCE = {True: 1e-3, False: 1e-8}
 """Floor of the decoded variance, for counts (centred log) and for other data."""
 GRIDS = ("gauss_hermite", "uniform", "quantile", "jacobian")
+PENALTIES: dict[str, Any] = {"n_lambdas": 8, "shares": (0.1, 0.3)}
+"""Grid of the cross-validation. Effects are refitted without a penalty on what it selects, so a
+finer grid costs seven times as much and changes little."""
+N_NULL = {"index": 100, "cut": 20}
+"""Permutations for the index, and for each of its cuts."""
 
 
 def fvh_lt(
@@ -34,7 +39,8 @@ def fvh_lt(
     """Move each latent through its range and store the variance that each gene shows (FVH-LT).
 
     Count models are read on the centred-log scale over the variance of the decoded cells, other
-    data over the variance of the data. See :func:`scdisent.metrics.fvh_lt`.
+    data over the variance of the data. Genes with less than 0.02 counts a cell, and those that the
+    model does not know, are NaN in what is stored. See :func:`scdisent.metrics.fvh_lt`.
 
     Parameters
     ----------
@@ -62,14 +68,16 @@ def fvh_lt(
     ``varm["<key>_fvh_lt"]`` and ``varm["<key>_fvh_lt_signed"]``, a column a latent;
     ``uns[<key>]["latents"]``, a row a latent; ``uns[<key>]["fvh_lt"]``, the settings.
     """
+    if grid is not None:
+        one_of(grid, GRIDS, "grid")
     space = read_space(adata, model, max_cells=max_cells, seed=seed)
     if grid is None:
         one_table = not space.is_counts and len(model.representations) == 1
         grid = "gauss_hermite" if one_table else "quantile"
-    one_of(grid, GRIDS, "grid")
+    base = spread_cells(space, n_base, seed=seed)
     found = sm.fvh_lt(
         space.decode,
-        space.mean[spread_cells(space, n_base, seed=seed)],
+        space.mean[base],
         grid=grid,  # type: ignore[arg-type]
         n_grid=n_grid,
         codes=space.mean,
@@ -87,7 +95,7 @@ def fvh_lt(
     adata.uns[key_added]["fvh_lt"] = {
         "grid": grid,
         "n_grid": n_grid,
-        "n_base": n_base,
+        "n_base": len(base),
         "norm": found.norm,
         "scale": "centred log" if space.is_counts else "data",
         "kl_cut": kl_cut,
@@ -126,14 +134,16 @@ def dbsr_ls(
     seed
         Of cells and folds.
     **options
-        Of :func:`scdisent.metrics.dbsr_ls`.
+        Of :func:`scdisent.metrics.dbsr_ls`; its grid is coarser here: 8 penalties for each of two
+        shares.
 
     Returns
     -------
     :class:`scdisent.metrics.SparseRegression`. Stored: ``varm["<key>_dbsr_ls"]``, effects of the
     selected links in SD of a gene for each unit of a latent (0: no link);
-    ``varm["<key>_dbsr_ls_coef"]``, the penalised coefficients; ``uns[<key>]["latents"]``;
-    ``uns[<key>]["dbsr_ls"]`` with penalties, cross-validation and explained share of each gene.
+    ``varm["<key>_dbsr_ls_coef"]``, all effects before the cut of links, NaN for genes that do not
+    vary; ``uns[<key>]["latents"]``; ``uns[<key>]["dbsr_ls"]`` with penalties, cross-validation and
+    explained share of each gene.
     """
     space = read_space(adata, model, max_cells=max_cells, seed=seed)
     batch = space.column("batch_key")
@@ -143,10 +153,11 @@ def dbsr_ls(
         groups=_several(space.column("sample_key")),
         covariates=None if _several(batch) is None else pd.get_dummies(batch).to_numpy(float),
         seed=seed,
-        **options,
+        **{**PENALTIES, **options},
     )
+    effects = np.where(found.constant, np.nan, found.debiased)
     store_loadings(adata, f"{key_added}_dbsr_ls", space, found.debiased * found.link_selected)
-    store_loadings(adata, f"{key_added}_dbsr_ls_coef", space, found.coef)
+    store_loadings(adata, f"{key_added}_dbsr_ls_coef", space, effects)
     columns = {"selected": found.latent_selected, "n_links": found.link_selected.sum(axis=1)}
     store_latents(adata, key_added, space, kl_cut=kl_cut, **columns)
     adata.uns[key_added]["dbsr_ls"] = {
@@ -163,9 +174,11 @@ def lsdi(adata: AnnData, *, key_added: str = UNS_KEY, seed: int = 0) -> pd.DataF
     """Separation of the latents from the stored FVH-LT and DBSR-LS, by block and over all.
 
     LSDI-R, our reconstruction; see :func:`scdisent.metrics.lsdi`. The association of DBSR-LS is the
-    share of a gene's variance that a latent explains, ``coef**2 * Var[z_k]``. What is not explained
-    counts against the index for real values only: the noise of counts is nobody's. ``adjusted`` is
-    against associations permuted within each latent: 0 for noise.
+    share of a gene's variance that a latent explains, ``effect**2 * Var[z_k]``, of effects refitted
+    without the penalty, whose strength would else decide how much counts as explained. What is not
+    explained counts against the index for real values only: the noise of counts is nobody's. Genes
+    that one tool could not score are left out of both. ``adjusted`` is against associations
+    permuted within each latent: 0 for noise.
 
     Parameters
     ----------
@@ -181,27 +194,28 @@ def lsdi(adata: AnnData, *, key_added: str = UNS_KEY, seed: int = 0) -> pd.DataF
     A row for each tool and block (and ``"all"``, and the mean of both tools):
     ``tool, block, value, explained, balance, concentration, n_informative, null, adjusted``; also
     ``uns[<key>]["lsdi"]``. ``uns[<key>]["lsdi_by_cut"]`` shows how it depends on the KL cut.
+
+    Raises
+    ------
+    SetupError
+        If neither tool was run, or the stored results are of two models.
     """
-    latents = need_results(adata, key_added, "latents", call="scdisent.tl.fvh_lt(adata, model)")
+    latents = need_results(adata, key_added, "latents", call=CALL)
     inputs = _associations(adata, key_added, latents)
     blocks = [*dict.fromkeys(latents["block"])]
     rows, cuts = [], []
     for tool, (table, total) in inputs.items():
         for block in [*blocks, "all"] if len(blocks) > 1 else blocks:
             chosen = (latents["block"] == block).to_numpy() | (block == "all")
-            informative = latents["informative"].to_numpy(bool)[chosen]
-            found = sm.lsdi(
-                table[chosen], informative=informative, total=total, permute="rows", seed=seed
-            )
-            rows.append({"tool": tool, "block": block, **_parts(found)})
+            own, of = latents[chosen], {"tool": tool, "block": block}
+            given: dict[str, Any] = {"total": total, "permute": "rows", "seed": seed}
+            informative = own["informative"].to_numpy(bool)
+            found = sm.lsdi(table[chosen], informative=informative, n_null=N_NULL["index"], **given)
             by_cut = sm.lsdi_by_cut(
-                table[chosen],
-                latents["kl"].to_numpy()[chosen],
-                total=total,
-                permute="rows",
-                seed=seed,
+                table[chosen], own["kl"].to_numpy(), n_null=N_NULL["cut"], **given
             )
-            cuts.append(by_cut.reset_index().assign(tool=tool, block=block))
+            rows.append({**of, **_parts(found)})
+            cuts.append(by_cut.reset_index().assign(**of))
     frame = pd.DataFrame(rows)
     if len(inputs) > 1:
         numbers = frame.drop(columns="tool").groupby("block", sort=False).mean().reset_index()
@@ -211,6 +225,7 @@ def lsdi(adata: AnnData, *, key_added: str = UNS_KEY, seed: int = 0) -> pd.DataF
     return frame
 
 
+CALL = "scdisent.tl.fvh_lt(adata, model) or scdisent.tl.dbsr_ls(adata, model)"
 _PARTS = ("value", "explained", "balance", "concentration", "n_informative", "null", "adjusted")
 
 
@@ -224,13 +239,33 @@ def _associations(
     """Association ``(n_latent, n_genes)`` of each tool that was run, and what it could sum to."""
     results, found = adata.uns[key], {}
     if f"{key}_fvh_lt" in adata.varm:
-        total = 1.0 if results["fvh_lt"]["norm"] == "data" else None
-        found["fvh_lt"] = (adata.varm[f"{key}_fvh_lt"].to_numpy().T, total)
+        share = _loadings(adata, f"{key}_fvh_lt", latents)
+        found["fvh_lt"] = (share, 1.0 if results["fvh_lt"]["norm"] == "data" else None)
     if f"{key}_dbsr_ls_coef" in adata.varm:
-        coef = adata.varm[f"{key}_dbsr_ls_coef"].to_numpy().T
-        share = coef**2 * latents["code_variance"].to_numpy()[:, None]
+        effects = _loadings(adata, f"{key}_dbsr_ls_coef", latents)
+        share = effects**2 * latents["code_variance"].to_numpy()[:, None]
         found["dbsr_ls"] = (share, None if results["dbsr_ls"]["is_counts"] else 1.0)
-    return found
+    if not found:
+        msg = f"adata.varm holds no scores of latents. Run {CALL} first."
+        raise SetupError(msg)
+    unscored = np.any([np.isnan(table).any(axis=0) for table, _ in found.values()], axis=0)
+    return {
+        tool: (np.where(unscored, np.nan, table), total) for tool, (table, total) in found.items()
+    }
+
+
+def _loadings(adata: AnnData, name: str, latents: pd.DataFrame) -> NDArray[np.floating]:
+    """Stored ``(n_latent, n_genes)``, refused if its latents are not those scored last."""
+    frame = adata.varm[name]
+    if list(frame.columns) != list(latents.index):
+        msg = (
+            f"adata.varm[{name!r}] has {frame.shape[1]} latents, from {frame.columns[0]!r} on, but "
+            f"the model scored last has {len(latents)}, from {latents.index[0]!r} on. Run "
+            "scdisent.tl.fvh_lt and scdisent.tl.dbsr_ls with the same model."
+        )
+        raise SetupError(msg)
+    table: NDArray[np.floating] = frame.to_numpy(dtype=np.float64).T
+    return table
 
 
 def store_loadings(

@@ -6,6 +6,7 @@ import numpy as np
 from anndata import AnnData
 
 from scdisent._constants import UNS_KEY
+from scdisent._errors import OptionError
 from scdisent.tl._space import read_space
 
 
@@ -42,7 +43,15 @@ def traverse(
         Name under which results are stored.
     seed
         Of the cells that are drawn.
+
+    Raises
+    ------
+    OptionError
+        If there is no such cell.
     """
+    if cell is not None and cell not in adata.obs_names:
+        msg = f"cell={cell!r} is not in adata.obs_names, which start with {adata.obs_names[0]!r}."
+        raise OptionError(msg)
     space = read_space(adata, model, max_cells=max_cells, seed=seed)
     if cell is None:
         distance = ((space.mean - space.mean.mean(axis=0)) ** 2).sum(axis=1)
