@@ -7,6 +7,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoSlopeNorm
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from scdisent._constants import UNS_KEY
 from scdisent.pl._figure import GREY, INK, PALE, Drawn, figure_of, finish, panels
@@ -190,19 +191,20 @@ def _draw(
     """Heat map; right of it bars for each column of ``side``, and the scale of colours."""
     n_latent, n_genes = numbers.values.shape
     width, height = n_genes * (WIDE if numbers.is_whole else NARROW), n_latent * ROW
-    size = (width + (SIDE + GAP) * len(side) + 2, height + 2)
+    size = (width + (SIDE + GAP) * len(side) + 2.2, height + 1.6)
     (drawn,) = panels(1, 1, axes=ax, size=size)
-    if ax is not None:
-        box, dpi = ax.get_window_extent(), figure_of(ax).dpi
-        width, height = box.width / dpi, box.height / dpi
-    place = width + GAP
     mesh = _cells(drawn, numbers, colors=colors, norm=norm)
+    # Inches from the upper right corner: a share of the width would change with the layout.
+    corner = ScaledTranslation(1, 1, drawn.transAxes)  # type: ignore[arg-type]
+    inches = figure_of(drawn).dpi_scale_trans + corner
+    level = blended_transform_factory(inches, drawn.transAxes)
+    place = GAP
     for column, label in side.items():
-        bars = drawn.inset_axes((place / width, 0, SIDE / width, 1))
+        bars = drawn.inset_axes((place, 0, SIDE, 1), transform=level)
         _bars(bars, numbers, column=column, label=label)
         place += SIDE + GAP
-    tall = min(1.0, 1.2 / height)
-    scale = drawn.inset_axes(((place + GAP) / width, 1 - tall, 0.12 / width, tall))
+    tall = min(1.2, height)
+    scale = drawn.inset_axes((place + GAP, -tall, 0.12, tall), transform=inches)
     beyond = np.abs(numbers.values.to_numpy()).max() > (norm.vmax or 0)
     bar = figure_of(drawn).colorbar(mesh, cax=scale, extend="max" if beyond else "neither")
     bar.outline.set_visible(False)
@@ -270,7 +272,7 @@ def notes(numbers: HeatMap, *, what: str) -> list[str]:
     else:
         lines.append(f"{n_drawn} of {numbers.n_scored} {what}s: the top ones (dots) of each latent")
     if numbers.n_scored < numbers.n_genes:
-        lines[0] += f"; {numbers.n_genes - numbers.n_scored} {what}s have no score"
+        lines[0] += f"; {numbers.n_genes - numbers.n_scored} without a score"
     kl = numbers.latents.loc[~numbers.latents["informative"].astype(bool), "kl"]
     if len(kl):
         lines.append(f"grey: {len(kl)} latents without information (KL up to {kl.max():.2g} nat)")

@@ -282,8 +282,8 @@ def test_small_tables_are_drawn_whole_without_the_features_that_have_no_score():
     adata = planted(n_genes=30)
     numbers = fvh_lt_numbers(adata, n_genes=1)
     assert sorted(numbers.values.columns) == sorted(adata.var_names[1:])
-    expected = ["all 29 genes with a score; 1 genes have no score"]
-    assert notes(numbers, what="gene")[:1] == expected
+    expected = "all 29 genes with a score; 1 without a score"
+    assert notes(numbers, what="gene")[0] == expected
     adata.varm["scdisent_fvh_lt"] *= np.nan
     with pytest.raises(InputDataError, match="all stored values are NaN"):
         pl.fvh_lt(adata)
@@ -349,6 +349,20 @@ def test_bars_carry_information_and_links_of_each_row(adata):
     low, high = ax.collections[0].get_clim()
     assert -low == high == np.abs(dbsr_ls_numbers(adata).values.to_numpy()).max()
     assert pl.fvh_lt(adata, show=False).collections[0].get_clim()[0] == 0
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_nothing_stands_outside_of_a_new_figure(adata, plot):
+    drawn = getattr(pl, plot)(adata, show=False)
+    axes = [drawn] if isinstance(drawn, Axes) else drawn
+    figure = axes[0].figure
+    figure.draw_without_rendering()
+    for ax in axes:
+        box = ax.get_tightbbox(for_layout_only=True)
+        assert box.x0 > -1
+        assert box.y0 > -1
+        assert box.x1 < figure.bbox.width + 1
+        assert box.y1 < figure.bbox.height + 1
 
 
 @pytest.mark.parametrize("plot", ["fvh_lt", "dbsr_ls"])
