@@ -52,7 +52,7 @@ def fvh_lt(
         After ``tl.fvh_lt``. It is not changed.
     n_genes
         Genes of each informative latent. Shares are taken with the part that no latent explains
-        as nobody's; see :func:`scdisent.metrics.lsdi`.
+        as nobody's, as in :func:`scdisent.metrics.lsdi`; this choice and the order are ours.
     block
         Block of latents to draw. Default: all.
     key

@@ -47,7 +47,8 @@ def lsdi(
 ) -> Drawn:
     """Draw how well the latents are separated (LSDI-R), and why.
 
-    Left: a row for each block and tool. The black dot is the index, the grey bar what permuted
+    LSDI-R is our reconstruction, see :func:`scdisent.metrics.lsdi`. Left: a row for each block and
+    tool. The black dot is the index, the grey bar what permuted
     associations reach, and the circle the index adjusted for it (0 at the null, negative below).
     Small marks are the parts of which the index is made, ``explained * max(0, balance +
     concentration - 1)``; right of the row, how many latents are informative. Right: the index for
