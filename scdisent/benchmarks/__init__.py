@@ -8,6 +8,7 @@ import pandas as pd
 from scdisent._errors import one_of
 from scdisent.benchmarks._interferon import interferon
 from scdisent.benchmarks._invariance import invariance
+from scdisent.benchmarks._score_speed import score_speed
 from scdisent.benchmarks._separation import separation
 from scdisent.benchmarks._speed import speed
 from scdisent.benchmarks._toy import toy
@@ -15,6 +16,7 @@ from scdisent.benchmarks._toy import toy
 SUITES: dict[str, Callable[..., pd.DataFrame]] = {
     "interferon": interferon,
     "invariance": invariance,
+    "score_speed": score_speed,
     "separation": separation,
     "toy": toy,
     "speed": speed,
@@ -26,4 +28,4 @@ def run(suite: str, *, out: str | Path = "docs/benchmarks") -> pd.DataFrame:
     return SUITES[one_of(suite, SUITES, "suite")](out)
 
 
-__all__ = ["SUITES", "interferon", "invariance", "run", "separation", "speed", "toy"]
+__all__ = ["SUITES", "interferon", "invariance", "run", "score_speed", "separation", "speed", "toy"]

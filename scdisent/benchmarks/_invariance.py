@@ -42,8 +42,11 @@ def make_world(name: str) -> World:
     return World(name, simulate_conditions(composition_shift=shift, seed=1))
 
 
-def kang_2000_genes(*, n_genes: int = 2_000):
-    """Kang 2018, 6k subset: types with at least 30 cells in both conditions, 2,000 genes."""
+def kang_2000_genes(*, n_genes: int = 2_000, keep: Sequence[str] = ()):
+    """Kang 2018, 6k subset: types with at least 30 cells in both conditions, 2,000 genes.
+
+    Genes to ``keep`` stay even if they are not among the most variable ones.
+    """
     adata = load("kang2018_6k")
     adata = adata[adata.obs["cell_type"] != "Megakaryocytes"].copy()
     sc.pp.filter_genes(adata, min_cells=10)
@@ -51,7 +54,7 @@ def kang_2000_genes(*, n_genes: int = 2_000):
     sc.pp.normalize_total(logged, target_sum=1e4)
     sc.pp.log1p(logged)
     sc.pp.highly_variable_genes(logged, n_top_genes=n_genes, flavor="seurat")
-    return adata[:, logged.var["highly_variable"]].copy()
+    return adata[:, logged.var["highly_variable"] | adata.var_names.isin(keep)].copy()
 
 
 def audit(world: World, fit: Fit, *, seed: int) -> dict[str, float | str]:
