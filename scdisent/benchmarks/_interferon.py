@@ -41,9 +41,11 @@ def run_seed(seed: int, out: Path) -> pd.DataFrame:
 
 def _ranks(adata, key: str) -> pd.DataFrame:
     """Rank of each gene in each block by its share there, 1 is the largest."""
-    blocks = adata.uns["scdisent"]["latents"]["block"]
-    strength = adata.varm[key] if key.endswith("lt") else adata.varm[key] ** 2
-    by_block = strength.T.groupby(blocks).sum().T
+    latents = adata.uns["scdisent"]["latents"]
+    strength = adata.varm[key]
+    if key == TOOLS["dbsr_ls"]:  # share of the gene's variance
+        strength = strength**2 * latents["code_variance"]
+    by_block = strength.T.groupby(latents["block"]).sum().T
     ranks = by_block.rank(ascending=False, method="min").loc[list(INTERFERON)]
     return ranks.rename_axis("gene").rename_axis(columns=None).reset_index()
 
@@ -61,10 +63,10 @@ def _page(table: pd.DataFrame) -> str:
 
 HEAD = """# Interferon genes in the blocks of DISCoVeR
 
-Kang 2018 (6k subset, 2,000 most variable genes and those of the table): blood cells with and without interferon beta. Default preset; a
-gene's strength in a block is its summed FVH-LT (or squared DBSR-LS coefficients) over the block's
-latents; rank 1 is the strongest of 2,000 genes, median over {seeds} seeds. Made by
-`scdisent bench interferon`, {environment}
+Kang 2018 (6k subset, 2,000 most variable genes and those of the table): blood cells with and
+without interferon beta. Default preset. A gene's strength in a block is its FVH-LT, or the share of
+its variance by DBSR-LS, summed over the block's latents; rank 1 is the strongest of all genes,
+median over {seeds} seeds. Made by `scdisent bench interferon`, {environment}
 
 ![FVH-LT of both blocks](interferon_fvh_lt.png)
 
