@@ -1,12 +1,18 @@
 """Statements of the docs that can be read off the code."""
 
+import inspect
+import re
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import scdisent
+from scdisent import metrics
+from scdisent.model._bfvae import MEMBERS
 from scdisent.model._discover import PRESETS
-from scdisent.module import TERMS
+from scdisent.module import BFVAE_TERMS, TERMS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -33,3 +39,75 @@ def test_every_term_is_explained():
     for term in TERMS:
         assert f"| `{term}` |" in page
         assert f"`{term}`" in glossary
+
+
+def table(page, name):
+    """Cells of the rows between the marks of a table, by the name in their first cell."""
+    text = (DOCS / page).read_text().split(f"<!-- {name}")[1].split(f"<!-- end of {name}")[0]
+    header = next(line for line in text.splitlines() if line.startswith("| "))
+    names = [cell.strip(" `") for cell in header.strip("|").split("|")][1:]
+    return {row[0].strip("`"): dict(zip(names, row[1:], strict=True)) for row in rows(text)}
+
+
+def in_force(options, weights):
+    """Settings of a member that have an effect."""
+    idle = {name for name, weight in weights.items() if not weight}
+    if not weights["tc"]:
+        idle.add("tc_estimator")
+    if not (weights["dip_off"] or weights["dip_diagonal"]):
+        idle.add("dip_covariance")
+    if not options.capacity:
+        idle |= {"capacity", "capacity_rise", "capacity_power"}
+    known = {**weights, **asdict(options)}
+    return {name: "" if name in idle else str(value) for name, value in known.items()}
+
+
+def test_the_table_of_members_equals_the_code():
+    shown = table("models/bfvae.md", "members")
+    members = {name: in_force(*setting) for name, setting in MEMBERS.items()}
+    for name, row in shown.items():
+        assert row == {member: found[name] for member, found in members.items()}, name
+    differ = {
+        name for name in members["vae"] if len({found[name] for found in members.values()}) > 1
+    }
+    assert differ | set(BFVAE_TERMS) == set(shown)
+
+
+def test_every_term_of_bfvae_is_explained():
+    page = (DOCS / "models" / "bfvae.md").read_text()
+    glossary = (DOCS / "glossary.md").read_text()
+    for term in (*BFVAE_TERMS, "kl_capacity"):
+        assert f"| `{term}` |" in page
+        assert f"`{term}`" in glossary
+
+
+def test_every_method_of_bfvae_is_listed():
+    section = (DOCS / "api.md").read_text().split("## `scdisent.BFVAE`")[1].split("\n## ")[0]
+    listed = {name for row in rows(section) for name in re.findall(r"`(\w+)`", row[0])}
+    ours = {
+        name
+        for name, method in inspect.getmembers(scdisent.BFVAE, inspect.isroutine)
+        if not name.startswith("_")
+        and (getattr(method, "__module__", None) or "").startswith("scdisent.")
+    }
+    assert listed == ours
+
+
+def codes_and_factors(kind):
+    rng = np.random.default_rng(0)
+    factors = rng.uniform(-1, 1, (1000, 3))
+    if kind == "independent codes":
+        return rng.standard_normal((1000, 6)), factors
+    turn = np.eye(3)
+    turn[:2, :2] = np.sqrt(0.5) * np.array([[1, 1], [-1, 1]])
+    return factors @ turn, factors
+
+
+@pytest.mark.parametrize("name", table("scores.md", "floors"))
+def test_floors_of_supervised_metrics_are_as_printed(name):
+    row = table("scores.md", "floors")[name]
+    for kind in list(row)[:2]:
+        found = getattr(metrics, name)(*codes_and_factors(kind))
+        if name == "dci":
+            found = (found.disentanglement + found.completeness) / 2
+        assert found == pytest.approx(float(row[kind]), abs=0.05)
