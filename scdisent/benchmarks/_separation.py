@@ -164,7 +164,7 @@ def scores(adata: AnnData, run: Run, *, seed: int) -> dict[str, float]:
         traversed.values, informative=run.informative, total=1.0, permute="rows", seed=seed
     )
     regression = sm.dbsr_ls(run.codes, x, n_lambdas=15, seed=seed)
-    share = regression.coef**2 * run.codes.var(axis=0)[:, None]
+    share = regression.debiased**2 * run.codes.var(axis=0)[:, None]
     by_regression = sm.lsdi(share, informative=run.informative, total=1.0, n_null=0)
     row = {
         "n_informative": float(run.informative.sum()),
