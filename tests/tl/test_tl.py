@@ -11,7 +11,6 @@ import scdisent
 from scdisent import tl
 from scdisent.datasets import simulate_conditions
 
-
 WITH_LABELS = ("leakage", "controls", "cell_type", "nmi", "likelihood")
 """Parts of the score that this file is about; the others have a file of their own."""
 
