@@ -52,6 +52,8 @@ class DisentModel(BaseModelClass):
     is_trained_: bool
     module: Any  # a DisentModule; families differ in what else they can do
     likelihood: str
+    settled = 0.5
+    """Share of training after which epochs can be compared: schedules have ended."""
 
     # ------------------------------------------------------------------ setup
 
@@ -249,7 +251,8 @@ class DisentModel(BaseModelClass):
         callbacks = list(trainer_kwargs.pop("callbacks", None) or [])
         if keep_best and isinstance(datamodule, ResidentDataModule) and datamodule.n_val:
             probe = self._make_probe(datamodule)
-            callbacks.append(BestEpoch(probe, first_epoch=max_epochs // 2, ceiling=leakage_ceiling))
+            first = int(self.settled * max_epochs)
+            callbacks.append(BestEpoch(probe, first_epoch=first, ceiling=leakage_ceiling))
             trainer_kwargs.setdefault("check_val_every_n_epoch", max(1, max_epochs // 50))
         with torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(seed)

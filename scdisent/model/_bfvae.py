@@ -157,6 +157,8 @@ class BFVAE(LatentMixin):
                 weights=self.weights,
                 **asdict(self.options),
             )
+        if self.options.capacity:
+            self.settled = max(self.settled, self.options.capacity_rise)
         self._check_data()
         self.init_params_ = self._get_init_params(locals())
         self._model_summary_string = (

@@ -7,6 +7,7 @@ from anndata import AnnData
 import scdisent
 from scdisent._errors import NotTrainedError, OptionError
 from scdisent.model._bfvae import MEMBERS
+from scdisent.train import BestEpoch
 
 FAST = {"max_epochs": 2, "batch_size": 64, "accelerator": "cpu", "enable_progress_bar": False}
 SMALL = {"n_latent": 3, "n_hidden": 16}
@@ -102,6 +103,21 @@ def test_every_parameter_is_moved_and_every_term_has_a_curve(kit, preset):
     critic = {"critic_loss_train"} if "tc" in model.module.adversaries else set()
     assert set(model.history) == expected | critic
     assert all(np.isfinite(curve.to_numpy(float)).all() for curve in model.history.values())
+
+
+def test_the_kept_epoch_has_the_whole_capacity():
+    """While the capacity rises, early epochs have the better bound and too little information."""
+    adata = scdisent.datasets.simulate_factors("fa15", n_cells=400)
+    scdisent.setup_anndata(adata, condition_key=None)
+    model = scdisent.BFVAE(
+        adata, likelihood="normal", scale=0.1, n_latent=4, n_hidden=32, capacity=24.0
+    )
+    model.train(100, batch_size=64, enable_progress_bar=False)
+    mean, variance = model.get_latent_representation(return_dist=True)
+    kl = (mean**2 + variance - 1 - np.log(variance)).sum(1).mean() / 2
+    assert kl == pytest.approx(24.0, abs=2.0)
+    (keeper,) = (each for each in model.trainer.callbacks if isinstance(each, BestEpoch))
+    assert keeper.first_epoch == 80
 
 
 def test_one_seed_one_result_and_another_seed_another():
