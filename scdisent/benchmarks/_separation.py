@@ -20,12 +20,12 @@ from scdisent.benchmarks._report import environment, markdown_table
 from scdisent.datasets import load, simulate_factors
 
 MEMBERS = {
+    "full bfVAE": "default",
     "VAE": "vae",
     "beta-VAE (4)": "beta_vae",
     "FactorVAE (10)": "factor_vae",
     "DIP-VAE-II (10)": "dip_vae_ii",
     "beta-TCVAE (6)": "beta_tcvae",
-    "full bfVAE": "default",
 }
 SEEDS = (0, 1, 2, 3, 4)
 KL_CUT = 0.01
