@@ -45,7 +45,7 @@ COLUMNS = {
     "concentration": "concentration",
     "lsdi_dbsr": "LSDI (DBSR-LS)",
     "adjusted": "LSDI adjusted",
-    "gas": "GAS |r|",
+    "gas": "GAS similarity",
     "udr": "UDR",
     "seconds": "fit, s",
 }
