@@ -320,9 +320,11 @@ class DisentModel(BaseModelClass):
 
         return probe
 
-    def _codes_of(self, module: DisentModule, loader: Any) -> NDArray[np.float32]:
+    def _codes_of(self, module: Any, loader: Any) -> NDArray[np.float32]:
         """Means of the block that must not know the condition."""
-        raise NotImplementedError
+        with torch.inference_mode():
+            codes = [module.posterior(module.cells(batch), INVARIANT).mean for batch in loader]
+        return torch.cat(codes).cpu().numpy()
 
     def _after_training(self, datamodule: pl.LightningDataModule, guard: DivergenceGuard) -> None:
         if guard.diverged_at is not None:

@@ -1,7 +1,6 @@
 """Latent codes of cells."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.distributions import Normal
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
 from scdisent.model._base import GETTER_BATCH_SIZE, DisentModel, cuda_devices, resolve_seed
-from scdisent.module import INVARIANT, SPECIFIC
+from scdisent.module import SPECIFIC
 
 FULL = "full"
 ALL_FIELDS = tuple(key for key in KEYS if key not in (KEYS.X, KEYS.SAMPLE, KEYS.CELL_TYPE))
@@ -190,11 +189,6 @@ class LatentMixin(DisentModel):
         n_components = min(n_components, *values.shape)
         components = PCA(n_components, random_state=seed).fit_transform(values)
         return components, torch.cat(depth).cpu().numpy()
-
-    def _codes_of(self, module: Any, loader: Any) -> Codes:
-        with torch.inference_mode():
-            codes = [module.posterior(module.cells(batch), INVARIANT).mean for batch in loader]
-        return torch.cat(codes).cpu().numpy()
 
 
 def _to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

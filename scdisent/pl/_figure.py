@@ -68,11 +68,11 @@ def tidy(ax: Axes) -> None:
     ax.tick_params(labelsize=9)
 
 
-def stored(adata: AnnData, name: str, *, call: str) -> Any:
-    """Return ``adata.uns["scdisent"][name]``, or say which call writes it."""
-    results = adata.uns.get(UNS_KEY, {})
+def stored(adata: AnnData, name: str, *, call: str, key: str = UNS_KEY) -> Any:
+    """Return ``adata.uns[key][name]``, or say which call writes it."""
+    results = adata.uns.get(key, {})
     if name not in results:
-        msg = f"adata.uns[{UNS_KEY!r}] holds no {name!r}. Call {call} first."
+        msg = f"adata.uns[{key!r}] holds no {name!r}. Call {call} first."
         raise InputDataError(msg)
     return results[name]
 

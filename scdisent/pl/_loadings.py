@@ -1,7 +1,6 @@
 """Which latents and genes the plots of scores draw, and in which order."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError, OptionError, one_of
+from scdisent.pl._figure import stored
 
 MAX_ALL = 40
 """Tables with no more features than this are drawn whole."""
@@ -158,15 +158,6 @@ def gene_order(share: Array, *, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
     return chosen[np.lexsort((-most, owner))]
 
 
-def stored_result(adata: AnnData, name: str, *, key: str, call: str) -> Any:
-    """Return ``adata.uns[key][name]``, or say which call writes it."""
-    results = adata.uns.get(key, {})
-    if name not in results:
-        msg = f"adata.uns[{key!r}] holds no {name!r}. Call {call} first."
-        raise InputDataError(msg)
-    return results[name]
-
-
 def stored_loadings(
     adata: AnnData, name: str, *, key: str, call: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -176,7 +167,7 @@ def stored_loadings(
         msg = f"adata.varm holds no {slot!r}. Call {call} first."
         raise InputDataError(msg)
     loadings = adata.varm[slot]
-    latents = stored_result(adata, "latents", key=key, call=call)
+    latents = stored(adata, "latents", key=key, call=call)
     unknown = [latent for latent in latents.index if latent not in loadings]
     if unknown or len(latents) != loadings.shape[1]:
         msg = (

@@ -10,13 +10,12 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoS
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from scdisent._constants import UNS_KEY
-from scdisent.pl._figure import GREY, INK, PALE, Drawn, figure_of, finish, panels
+from scdisent.pl._figure import GREY, INK, PALE, Drawn, figure_of, finish, panels, stored
 from scdisent.pl._loadings import (
     HeatMap,
     heat_map,
     share_of_gene,
     stored_loadings,
-    stored_result,
 )
 
 ROW, NARROW, WIDE = 0.24, 0.16, 0.32
@@ -75,7 +74,7 @@ def fvh_lt(
     """
     call = "tl.fvh_lt(adata, model)"
     numbers = fvh_lt_numbers(adata, n_genes=n_genes, block=block, key=key)
-    settings = stored_result(adata, "fvh_lt", key=key, call=call)
+    settings = stored(adata, "fvh_lt", key=key, call=call)
     what = _word(is_counts=settings["scale"] == "centred log")
     variance = "decoded variance" if settings["norm"] == "decoded" else "variance"
     largest = float(np.max(numbers.values.to_numpy()))
@@ -144,7 +143,7 @@ def dbsr_ls(
     """
     call = "tl.dbsr_ls(adata, model)"
     numbers = dbsr_ls_numbers(adata, n_genes=n_genes, block=block, key=key)
-    settings = stored_result(adata, "dbsr_ls", key=key, call=call)
+    settings = stored(adata, "dbsr_ls", key=key, call=call)
     what = _word(is_counts=settings["is_counts"])
     largest = float(np.abs(numbers.values.to_numpy()).max()) or 1.0
     drawn = _draw(

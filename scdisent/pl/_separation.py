@@ -23,9 +23,9 @@ from scdisent.pl._figure import (
     figure_of,
     finish,
     panels,
+    stored,
     tidy,
 )
-from scdisent.pl._loadings import stored_result
 
 TOOLS = {"fvh_lt": "FVH-LT", "dbsr_ls": "DBSR-LS", "mean": "mean of both"}
 DASHES: dict[str, Any] = {"fvh_lt": "-", "dbsr_ls": (0, (4, 2)), "mean": (0, (1, 1.5))}
@@ -75,9 +75,9 @@ def lsdi(
         If there are no results.
     """
     call = "tl.lsdi(adata)"
-    rows = lsdi_rows(stored_result(adata, "lsdi", key=key, call=call))
-    latents = stored_result(adata, "latents", key=key, call="tl.fvh_lt(adata, model)")
-    by_cut = stored_result(adata, "lsdi_by_cut", key=key, call=call)
+    rows = lsdi_rows(stored(adata, "lsdi", key=key, call=call))
+    latents = stored(adata, "latents", key=key, call="tl.fvh_lt(adata, model)")
+    by_cut = stored(adata, "lsdi_by_cut", key=key, call=call)
     size = (4.6, max(2.6, 1.4 + 0.42 * len(rows)))
     drawn = panels(1, 2, axes=axes, size=size)
     grid = drawn[0].get_gridspec()

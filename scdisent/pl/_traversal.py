@@ -19,10 +19,11 @@ from scdisent.pl._figure import (
     figure_of,
     finish,
     panels,
+    stored,
     tidy,
 )
 from scdisent.pl._labels import FONT, spread
-from scdisent.pl._loadings import latent_order, stored_result
+from scdisent.pl._loadings import latent_order
 
 N_COLUMNS = 4
 TILE = 0.75
@@ -80,23 +81,23 @@ def traversal(
     OptionError
         If the block is unknown, or ``n_genes`` is below one.
     """
-    stored = stored_result(adata, "traversal", key=key, call=CALL)
+    found = stored(adata, "traversal", key=key, call=CALL)
     if n_genes < 1:
         msg = f"n_genes={n_genes}, but each latent must show at least one gene."
         raise OptionError(msg)
     rows = traversed_latents(
-        stored, adata.uns.get(key, {}).get("latents"), block=block, uninformative=uninformative
+        found, adata.uns.get(key, {}).get("latents"), block=block, uninformative=uninformative
     )
     if "image_shape" in adata.uns:
-        shape = image_shape(adata.uns["image_shape"], n_features=len(stored["genes"]))
-        drawn = _draw_images(stored, rows, shape=shape, axes=axes)
+        shape = image_shape(adata.uns["image_shape"], n_features=len(found["genes"]))
+        drawn = _draw_images(found, rows, shape=shape, axes=axes)
     else:
-        drawn = _draw_curves(stored, rows, n_genes=n_genes, axes=axes)
+        drawn = _draw_curves(found, rows, n_genes=n_genes, axes=axes)
     return finish(drawn, show=show, save=save, new=axes is None)
 
 
 def traversed_latents(
-    stored: dict[str, Any],
+    traversal: dict[str, Any],
     latents: pd.DataFrame | None,
     *,
     block: str | None = None,
@@ -107,7 +108,7 @@ def traversed_latents(
     Without a table of latents, or with one of another model, all latents count as informative and
     keep their order; ``kl`` is NaN.
     """
-    names = [str(name) for name in stored["latents"]]
+    names = [str(name) for name in traversal["latents"]]
     if latents is None or list(latents.index) != names:
         blocks = [name.rpartition("_")[0] for name in names]
         latents = pd.DataFrame({"block": blocks, "kl": np.nan, "informative": True}, index=names)
@@ -175,15 +176,15 @@ def tile_gap(shape: tuple[int, int, int]) -> int:
 
 
 def _draw_images(
-    stored: dict[str, Any],
+    traversal: dict[str, Any],
     rows: pd.DataFrame,
     *,
     shape: tuple[int, int, int],
     axes: Axes | Sequence[Axes] | None,
 ) -> list[Axes]:
     """One picture of all images: the cell itself, then the grid from its low to its high end."""
-    values = np.asarray(stored["values"])[rows["place"].to_numpy()]
-    base = np.broadcast_to(stored["base"], (len(rows), 1, values.shape[2]))
+    values = np.asarray(traversal["values"])[rows["place"].to_numpy()]
+    base = np.broadcast_to(traversal["base"], (len(rows), 1, values.shape[2]))
     images = np.concatenate([base, values], axis=1)
     step_y, step_x = (side + tile_gap(shape) for side in shape[1:])
     picture = montage(images, shape=shape)
@@ -209,15 +210,17 @@ def _draw_images(
 
 
 def _draw_curves(
-    stored: dict[str, Any],
+    traversal: dict[str, Any],
     rows: pd.DataFrame,
     *,
     n_genes: int,
     axes: Axes | Sequence[Axes] | None,
 ) -> list[Axes]:
     """A panel for each latent; curves first, names when the scale is settled."""
-    change = np.asarray(stored["values"], dtype=float) - np.asarray(stored["base"], dtype=float)
-    genes = np.asarray(stored["genes"]).astype(str)
+    change = np.asarray(traversal["values"], dtype=float) - np.asarray(
+        traversal["base"], dtype=float
+    )
+    genes = np.asarray(traversal["genes"]).astype(str)
     n_columns = len(rows) if axes is not None else min(N_COLUMNS, len(rows))
     drawn = panels(-(-len(rows) // n_columns), n_columns, axes=axes, size=(3.1, 2.1))
     for ax in drawn[len(rows) :]:
@@ -228,7 +231,7 @@ def _draw_curves(
     limits = rows["place"].map(lambda place: np.abs(curves[place]).max())
     limits = 1.05 * limits.groupby(rows["block"].astype(str)).transform("max")
     for ax, title, (name, row) in zip(drawn, _titles(rows), rows.iterrows(), strict=True):
-        grid = stored["grid"][row["place"]]
+        grid = traversal["grid"][row["place"]]
         ax.axhline(0, color=PALE, lw=1, zorder=0)
         ax.set_prop_cycle(color=COLORS)
         ax.plot(grid, curves[row["place"]], lw=1.6)
