@@ -47,7 +47,7 @@ COLUMNS = {
     "adjusted": "LSDI adjusted",
     "gas": "GAS similarity",
     "udr": "UDR",
-    "seconds": "fit, s",
+    "seconds": "fit, CPU s",
 }
 
 
@@ -58,7 +58,8 @@ class Table:
     make: Callable[[], AnnData]
     n_latent: int
     capacity: float
-    """Nats of the full model: what its data can fill, about 8 a factor in the FA tables."""
+    """Nats of the full model: 8 a factor in the FA tables; for real data twice the total KL that the
+    plain VAE reaches with seed 10, which is not reported."""
     n_steps: int = 5_000
     likelihood: str = "normal"
     options: dict[str, Any] = field(default_factory=lambda: {"scale": 0.1})
@@ -89,9 +90,9 @@ TABLES = {
     "FA15": Table(_factors("fa15"), 8, 24.0),
     "FA24": Table(_factors("fa24"), 10, 32.0),
     "FA100": Table(_factors("fa100"), 20, 80.0),
-    "white wine": Table(_standardised("wine_quality_white"), 8, 10.0, options=WIDE),
-    "FIFA 2018": Table(_standardised("fifa2018"), 8, 8.0, 1_500, options=WIDE),
-    "MNIST": Table(_digits, 10, 25.0, 2_500, "continuous_bernoulli", {"image_shape": None}),
+    "white wine": Table(_standardised("wine_quality_white"), 8, 11.0, options=WIDE),
+    "FIFA 2018": Table(_standardised("fifa2018"), 8, 15.0, 1_500, options=WIDE),
+    "MNIST": Table(_digits, 10, 38.0, 2_500, "continuous_bernoulli", {"image_shape": None}),
 }
 
 
@@ -124,7 +125,7 @@ def fit_member(adata: AnnData, table: Table, preset: str, *, seed: int) -> Run:
         **options,
     )
     batch_size = 256 if adata.n_obs > 1_000 else 64
-    start = time.perf_counter()
+    start = time.process_time()
     model.train(
         max(1, round(table.n_steps * batch_size / adata.n_obs)),
         batch_size=batch_size,
@@ -132,7 +133,7 @@ def fit_member(adata: AnnData, table: Table, preset: str, *, seed: int) -> Run:
         seed=seed,
         enable_progress_bar=False,
     )
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     mean, variance = model.get_latent_representation(return_dist=True)
     kl = 0.5 * (mean**2 + variance - 1 - np.log(variance)).mean(axis=0)
     nll = model.get_reconstruction_error(seed=0)["nll_latent"]
@@ -143,11 +144,11 @@ def fit_member(adata: AnnData, table: Table, preset: str, *, seed: int) -> Run:
 def fit_components(adata: AnnData, table: Table) -> Run:
     """Principal components with unit variance, as the linear and closed-form rival."""
     x = np.asarray(adata.X, dtype=np.float64)
-    start = time.perf_counter()
+    start = time.process_time()
     n_components = min(table.n_latent, *x.shape)
     pca = PCA(n_components, whiten=True, random_state=0)
     codes = pca.fit_transform(x)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     informative = pca.explained_variance_ratio_ > MIN_SHARE
     empty = np.full(n_components, np.nan)
     return Run(codes, empty, informative, pca.inverse_transform, {"seconds": seconds})
@@ -286,7 +287,8 @@ tables are planted linear factors (our recipes, 2,000 cells, noise 0.02); wine, 
 (10,000 digits, dense networks) are real and have no known factors. NLL in nats a cell at the fixed
 scale of the likelihood; informative: mean KL above 0.01 nat (principal components: 1 % of the
 variance); FDR: share of informative latents that follow no factor or one that another follows
-already. LSDI is our reconstruction (LSDI-R) from FVH-LT and from DBSR-LS; adjusted: against
+already. The full model's capacity is 8 nats a planted factor, and for real data twice what the
+plain VAE uses (11, 15, 38). LSDI is our reconstruction (LSDI-R) from FVH-LT and from DBSR-LS; adjusted: against
 associations permuted within latents. GAS: similarity of matched latents to the reference run.
 Factors with a normal law can be rotated into one another without any change of the objective;
 runs that do so show in a low LSDI, MCC and GAS similarity at a KL like that of the others.
