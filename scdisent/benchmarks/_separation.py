@@ -58,8 +58,8 @@ class Table:
     make: Callable[[], AnnData]
     n_latent: int
     capacity: float
-    """Nats of the full model: 8 a factor in the FA tables; for real data twice the total KL that the
-    plain VAE reaches with seed 10, which is not reported."""
+    """Nats of the full model: 8 a factor in the FA tables; for real data twice the total KL of the
+    plain VAE with seed 10, which is not reported."""
     n_steps: int = 5_000
     likelihood: str = "normal"
     options: dict[str, Any] = field(default_factory=lambda: {"scale": 0.1})
@@ -288,9 +288,10 @@ tables are planted linear factors (our recipes, 2,000 cells, noise 0.02); wine, 
 scale of the likelihood; informative: mean KL above 0.01 nat (principal components: 1 % of the
 variance); FDR: share of informative latents that follow no factor or one that another follows
 already. The full model's capacity is 8 nats a planted factor, and for real data twice what the
-plain VAE uses (11, 15, 38). LSDI is our reconstruction (LSDI-R) from FVH-LT and from DBSR-LS; adjusted: against
-associations permuted within latents. GAS: similarity of matched latents to the reference run.
-Factors with a normal law can be rotated into one another without any change of the objective;
-runs that do so show in a low LSDI, MCC and GAS similarity at a KL like that of the others.
+plain VAE uses (11, 15, 38). LSDI is our reconstruction (LSDI-R) from FVH-LT and from DBSR-LS;
+adjusted: against associations permuted within latents. GAS: similarity of matched latents to the
+reference run. Factors with a normal law can be rotated into one another without any change of the
+objective; runs that do so show in a low LSDI, MCC and GAS similarity at a KL like that of the
+others.
 
 """
