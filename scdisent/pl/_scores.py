@@ -3,17 +3,21 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from scdisent._constants import UNS_KEY
 from scdisent.pl._figure import GREY, INK, PALE, Drawn, figure_of, finish, panels, stored
+from scdisent.pl._images import image_shape
 from scdisent.pl._loadings import (
     HeatMap,
     heat_map,
+    latent_order,
     share_of_gene,
     stored_loadings,
 )
@@ -22,6 +26,8 @@ ROW, NARROW, WIDE = 0.24, 0.16, 0.32
 """Inches of a row, and of a column of many and of few genes."""
 SIDE, GAP = 0.7, 0.1
 """Inches of a panel of bars, and between panels."""
+MAP_COLUMNS = 8
+"""Maps of pixels in a row."""
 SHADE = LinearSegmentedColormap.from_list("shade", ["#f2f2f2", GREY])
 """Colours of latents that carry no information."""
 
@@ -44,6 +50,10 @@ def fvh_lt(
     variance along the traversal over the variance of the gene, one scale for all rows, so that a
     weak latent looks weak (draw its block alone); from 1 on all is one colour. Latents without
     information are grey.
+
+    Images (``adata.uns["image_shape"]``: channels, height, width): a map of all pixels for each
+    latent, the mean over channels, in the same order and colours; ``n_genes`` is not used. Pixels at
+    the rim, which hardly vary in the data, easily reach 1.
 
     Parameters
     ----------
@@ -73,10 +83,16 @@ def fvh_lt(
         If the block is unknown, or ``n_genes`` is below one.
     """
     call = "tl.fvh_lt(adata, model)"
-    numbers = fvh_lt_numbers(adata, n_genes=n_genes, block=block, key=key)
     settings = stored(adata, "fvh_lt", key=key, call=call)
-    what = _word(is_counts=settings["scale"] == "centred log")
     variance = "decoded variance" if settings["norm"] == "decoded" else "variance"
+    if "image_shape" in adata.uns:
+        loadings, latents = stored_loadings(adata, "fvh_lt", key=key, call=call)
+        rows = latents.iloc[latent_order(latents, block=block)]
+        shape = image_shape(adata.uns["image_shape"], n_features=len(loadings))
+        drawn = _draw_maps(loadings[list(rows.index)], rows, shape=shape, ax=ax, what=variance)
+        return finish([drawn], show=show, save=save, new=ax is None, single=True)
+    numbers = fvh_lt_numbers(adata, n_genes=n_genes, block=block, key=key)
+    what = _word(is_counts=settings["scale"] == "centred log")
     largest = float(np.max(numbers.values.to_numpy()))
     drawn = _draw(
         numbers,
@@ -172,6 +188,41 @@ def dbsr_ls_numbers(
     effects = loadings * np.sqrt(latents["code_variance"].to_numpy(float))
     share = share_of_gene(effects.to_numpy().T ** 2, latents["informative"].to_numpy(bool))
     return heat_map(effects, latents, share=share, n_genes=n_genes, block=block)
+
+
+def _draw_maps(
+    maps: pd.DataFrame,
+    latents: pd.DataFrame,
+    *,
+    shape: tuple[int, int, int],
+    ax: Axes | None,
+    what: str,
+) -> Axes:
+    """A map of pixels for each latent, on one scale, those without information in grey."""
+    n_columns = min(MAP_COLUMNS, len(latents))
+    n_rows = -(-len(latents) // n_columns)
+    (drawn,) = panels(1, 1, axes=ax, size=(1.2 * n_columns + 1, 1.5 * n_rows + 0.5))
+    images = maps.to_numpy().T.reshape(-1, *shape).mean(axis=1)  # (n_latent, height, width)
+    norm = Normalize(0, min(1.0, float(np.nanmax(images))) or 1.0)
+    for number, (image, (name, row)) in enumerate(zip(images, latents.iterrows(), strict=True)):
+        down, right = divmod(number, n_columns)
+        corner = (right / n_columns, 1 - (down + 1) / n_rows)
+        tile = drawn.inset_axes((*corner, 0.9 / n_columns, 0.75 / n_rows))
+        colors = plt.colormaps["Blues"] if row["informative"] else SHADE
+        tile.imshow(np.ma.masked_invalid(image), cmap=colors, norm=norm)
+        tile.set(xticks=[], yticks=[])
+        tile.spines[:].set_color(PALE)
+        color = INK if row["informative"] else GREY
+        tile.set_title(f"{name}\n{row['kl']:.2g} nat", fontsize=8, color=color, pad=2)
+    scale = ScalarMappable(norm, "Blues")
+    beyond = "max" if np.nanmax(images) > (norm.vmax or 0) else "neither"
+    bar = figure_of(drawn).colorbar(scale, ax=drawn, shrink=0.6, pad=0.01, extend=beyond)
+    bar.outline.set_visible(False)
+    bar.set_label(f"share of the\npixel's {what}", fontsize=8.5)
+    bar.ax.tick_params(labelsize=8)
+    drawn.set_title("Which latents move which pixels (FVH-LT)", fontsize=11, loc="left")
+    drawn.axis("off")
+    return drawn
 
 
 def _word(*, is_counts: bool) -> str:

@@ -22,14 +22,13 @@ from scdisent.pl._figure import (
     stored,
     tidy,
 )
+from scdisent.pl._images import image_shape, montage, tile_gap
 from scdisent.pl._labels import FONT, spread
 from scdisent.pl._loadings import latent_order
 
 N_COLUMNS = 4
 TILE = 0.75
 """Inches of an image."""
-GAP = 0.08
-"""Space between images, as a share of their larger side."""
 CALL = "tl.traverse(adata, model)"
 Array = NDArray[np.floating]
 
@@ -132,47 +131,6 @@ def top_changes(change: Array, *, n_genes: int) -> NDArray[np.intp]:
         How many.
     """
     return np.argsort(-np.ptp(change, axis=0), kind="stable")[:n_genes]
-
-
-def image_shape(shape: Any, *, n_features: int) -> tuple[int, int, int]:
-    """Return channels, height and width, checked against the number of pixels."""
-    found = tuple(int(side) for side in np.ravel(shape))
-    if len(found) != 3 or found[0] not in (1, 3) or np.prod(found) != n_features:
-        msg = (
-            f"adata.uns['image_shape'] is {found}, but (channels, height, width) of {n_features} "
-            "features with 1 or 3 channels are expected. Correct it, or delete it to draw curves."
-        )
-        raise InputDataError(msg)
-    return found
-
-
-def montage(images: Array, *, shape: tuple[int, int, int]) -> Array:
-    """Images side by side, a row each, with white space between them.
-
-    Parameters
-    ----------
-    images
-        ``(n_rows, n_columns, n_features)``; features are pixels, channel by channel.
-    shape
-        Channels, height, width.
-
-    Returns
-    -------
-    ``(n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, channels)``; NaN between.
-    """
-    channels, height, width = shape
-    gap = tile_gap(shape)
-    tiles = images.reshape(*images.shape[:2], *shape).astype(float)
-    space = ((0, 0), (0, 0), (0, 0), (0, gap), (0, gap))
-    tiles = np.pad(tiles, space, constant_values=np.nan)
-    rows, columns = images.shape[:2]
-    whole = tiles.transpose(0, 3, 1, 4, 2)  # rows, height, columns, width, channels
-    return whole.reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
-
-
-def tile_gap(shape: tuple[int, int, int]) -> int:
-    """Pixels between images."""
-    return max(1, round(GAP * max(shape[1:])))
 
 
 def _draw_images(

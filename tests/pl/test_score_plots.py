@@ -11,16 +11,11 @@ from matplotlib.text import Text
 from scdisent import metrics, pl
 from scdisent._errors import InputDataError, OptionError
 from scdisent.pl._figure import GREY, INK
+from scdisent.pl._images import image_shape, montage, tile_gap
 from scdisent.pl._loadings import gene_order, latent_order, share_of_gene, top_genes
 from scdisent.pl._scores import dbsr_ls_numbers, fvh_lt_numbers, notes
 from scdisent.pl._separation import latent_counts, lsdi_rows
-from scdisent.pl._traversal import (
-    image_shape,
-    montage,
-    tile_gap,
-    top_changes,
-    traversed_latents,
-)
+from scdisent.pl._traversal import top_changes, traversed_latents
 
 PLOTS = ("fvh_lt", "dbsr_ls", "traversal", "lsdi")
 N_LATENT, N_GRID = 8, 5
@@ -447,6 +442,24 @@ def test_montage_puts_each_image_in_its_place(rng):
             expected = images[row, column].reshape(shape).transpose(1, 2, 0)
             np.testing.assert_array_equal(tile, expected)
     assert np.isnan(picture).sum() == picture.size - images.size
+
+
+def test_variances_of_pixels_are_maps_in_the_order_of_information(images):
+    maps = pd.DataFrame(
+        np.arange(18.0).reshape(6, 3) / 20, images.var_names, ["latent_0", "latent_1", "latent_2"]
+    )
+    maps.iloc[4] = np.nan  # a pixel that never varies
+    images.varm["scdisent_fvh_lt"] = maps
+    images.uns["scdisent"]["fvh_lt"] = {"norm": "data", "scale": "decoded"}
+    ax = pl.fvh_lt(images, show=False)
+    tiles = [child for child in ax.child_axes if child.images]
+    titles = [tile.get_title().split("\n")[0] for tile in tiles]
+    assert titles == ["latent_2", "latent_0", "latent_1"]
+    for tile, name in zip(tiles, titles, strict=True):
+        shown = np.ma.filled(tile.images[0].get_array(), np.nan)
+        np.testing.assert_array_equal(shown, maps[name].to_numpy().reshape(2, 3))
+        assert tile.images[0].get_clim() == (0, np.nanmax(maps.to_numpy()))
+    assert [tile.title.get_color() for tile in tiles] == [INK, INK, GREY]
 
 
 def test_images_start_with_the_image_itself_and_leave_out_empty_latents(images):
