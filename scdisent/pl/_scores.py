@@ -52,8 +52,8 @@ def fvh_lt(
     information are grey.
 
     Images (``adata.uns["image_shape"]``: channels, height, width): a map of all pixels for each
-    latent, the mean over channels, in the same order and colours; ``n_genes`` is not used. Pixels at
-    the rim, which hardly vary in the data, easily reach 1.
+    latent, the mean over channels, in the same order and colours; ``n_genes`` is not used.
+    Pixels at the rim, which hardly vary in the data, easily reach 1.
 
     Parameters
     ----------
