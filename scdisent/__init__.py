@@ -11,13 +11,15 @@ __version__ = "0.1.0"
 _SUBMODULES = ("benchmarks", "datasets", "metrics", "model", "pl", "tl")
 _EXPORTS = {
     "BFVAE": "scdisent.model",
+    "CGVAE": "scdisent.model",
+    "ConditionTable": "scdisent.conditions",
     "DISCoVeR": "scdisent.model",
     "setup_anndata": "scdisent.model",
     "ScDisentError": "scdisent._errors",
     "ScDisentWarning": "scdisent._errors",
 }
 
-__all__ = ["BFVAE", "DISCoVeR", "ScDisentError", "ScDisentWarning", "setup_anndata", *_SUBMODULES]
+__all__ = [*_EXPORTS, *_SUBMODULES]
 
 
 def __getattr__(name: str) -> Any:

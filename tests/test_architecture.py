@@ -14,6 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_data_registry" not in
 LAYERS = {
     "_constants": 0,
     "_errors": 0,
+    "conditions": 1,
     "functional": 1,
     "metrics": 1,
     "nn": 2,

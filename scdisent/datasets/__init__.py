@@ -1,6 +1,7 @@
 """Data: sets that can be loaded by name, and worlds with planted truth."""
 
 from scdisent.datasets._cards import Card, card
+from scdisent.datasets._domains import simulate_domains, true_domain_features
 from scdisent.datasets._factors import simulate_factors
 from scdisent.datasets._load import get, load, verify
 from scdisent.datasets._load import list_datasets as list  # the agreed name; used as datasets.list
@@ -15,8 +16,10 @@ __all__ = [
     "load",
     "noisy_swiss_roll",
     "simulate_conditions",
+    "simulate_domains",
     "simulate_factors",
     "toy_sum",
+    "true_domain_features",
     "true_rates",
     "verify",
 ]

@@ -13,6 +13,11 @@ from scdisent.functional._counts import (
     poisson,
     zero_inflated_negative_binomial,
 )
+from scdisent.functional._jacobian import (
+    JacobianL1,
+    jacobian_l1,
+    mean_absolute_jacobian,
+)
 from scdisent.functional._kl import gaussian_kl
 from scdisent.functional._moments import (
     class_means,
@@ -39,6 +44,7 @@ from scdisent.functional._transfer import local_mean, support
 
 __all__ = [
     "GAMES",
+    "JacobianL1",
     "SparseCells",
     "class_means",
     "code_covariance",
@@ -49,9 +55,11 @@ __all__ = [
     "gamma_terms",
     "gaussian_kl",
     "hsic",
+    "jacobian_l1",
     "label_kernel",
     "local_mean",
     "log1p_normalised",
+    "mean_absolute_jacobian",
     "mmd",
     "negative_binomial",
     "off_diagonal",

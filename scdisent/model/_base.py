@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from scdisent._constants import KEYS
 from scdisent._errors import NotTrainedError, OptionError, SetupError, TrainingDivergedError
+from scdisent.conditions import ConditionTable, as_table
 from scdisent.data import (
     CellLoader,
     CellTable,
@@ -31,8 +31,9 @@ from scdisent.data import (
     registered_columns,
 )
 from scdisent.data import _registry as reg
+from scdisent.model._common import cuda_devices, default_epochs, resolve_seed, subset
 from scdisent.model._files import load_folder, save_folder
-from scdisent.model._manager import build_manager
+from scdisent.model._manager import build_manager, plain_table
 from scdisent.module import INVARIANT, DisentModule
 from scdisent.train import BestEpoch, DivergenceGuard, PlayersPlan
 
@@ -71,6 +72,7 @@ class DisentModel(BaseModelClass):
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        condition_table: ConditionTable | pd.DataFrame | Mapping[str, Any] | None = None,
         source_registry: dict[str, Any] | None = None,
     ) -> None:
         """Register an AnnData; ``adata.X`` and the user's columns stay as they are.
@@ -97,6 +99,10 @@ class DisentModel(BaseModelClass):
             Positive size factor used as library; None: the observed total count.
         categorical_covariate_keys, continuous_covariate_keys
             Further technical covariates, treated as ``batch_key``.
+        condition_table
+            What is known of each condition, for models that predict unseen ones: a
+            :class:`scdisent.ConditionTable`, or a DataFrame indexed by condition. It may have rows
+            of conditions without cells.
         source_registry
             Registry of another setup whose levels are to be kept.
 
@@ -105,6 +111,7 @@ class DisentModel(BaseModelClass):
         SetupError, InputDataError
             See the messages; nothing is written in that case.
         """
+        condition_table = plain_table(condition_table)
         setup_method_args = cls._get_setup_method_args(**locals())
         setup_method_args["setup_args"].pop("source_registry")
         manager = build_manager(adata, setup_method_args, source_registry=source_registry)
@@ -138,6 +145,11 @@ class DisentModel(BaseModelClass):
         """Reference condition named at setup."""
         control = reg.setup_argument(self.registry_, "control")
         return None if control is None else str(control)
+
+    @property
+    def condition_table(self) -> ConditionTable | None:
+        """What setup was told of the conditions."""
+        return as_table(reg.setup_argument(self.registry_, "condition_table"))
 
     def condition_code(self, condition: str, *, argument: str = "condition") -> int:
         """Code of a condition; an unknown one lists those of training.
@@ -416,33 +428,3 @@ class DisentModel(BaseModelClass):
 
     def _set_extra_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Counterpart of :meth:`_extra_tensors`."""
-
-
-def subset(adata: AnnData, indices: Sequence[int] | NDArray[np.generic] | None) -> AnnData:
-    """Chosen cells; of a backed AnnData they are read into memory."""
-    if indices is None:
-        return adata
-    chosen = adata[np.asarray(indices)]
-    return chosen.to_memory() if adata.isbacked else chosen
-
-
-def resolve_seed(seed: int | None) -> int:
-    """The seed given, else scvi-tools', else 0."""
-    if seed is None:
-        seed = settings.seed
-    return 0 if seed is None else int(seed)
-
-
-def default_epochs(datamodule: pl.LightningDataModule, batch_size: int) -> int:
-    """Epochs that give about 1,000 steps, between 20 and 400."""
-    n_cells = getattr(datamodule, "n_train", None) or getattr(datamodule, "n_obs", None)
-    if n_cells is None:
-        msg = "the datamodule has no n_obs: pass max_epochs."
-        raise OptionError(msg)
-    steps = max(1, n_cells // batch_size)
-    return int(np.clip(round(1_000 / steps), 20, 400))
-
-
-def cuda_devices() -> list[int]:
-    """GPUs whose random state a fork must keep."""
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

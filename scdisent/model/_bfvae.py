@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from scdisent._errors import OptionError, one_of
 from scdisent.data import _registry as reg
 from scdisent.data import check_families
-from scdisent.model._base import resolve_seed, subset
+from scdisent.model._common import resolve_seed, subset
 from scdisent.model._latent_mixin import ALL_FIELDS, LatentMixin
-from scdisent.model._options import merge_weights, replace_checked
+from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.module import BFVAE_TERMS, LATENT, BfvaeModule
 
 
@@ -145,7 +144,8 @@ class BFVAE(LatentMixin):
         self.options = replace_checked(defaults, options)
         self.weights = merge_weights(default_weights, weights, known=BFVAE_TERMS)
         families = self._read_families(families)
-        image_shape = self._read_image_shape(image_shape)
+        n_features = self.summary_stats.n_vars
+        image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(resolve_seed(seed))
             self.module = self._module_cls(
@@ -181,21 +181,6 @@ class BFVAE(LatentMixin):
             layer = reg.setup_argument(self.registry_, "layer")
             check_families(self.adata, families, layer=layer)
         return list(families)
-
-    def _read_image_shape(self, shape: str | Sequence[int] | None) -> list[int] | None:
-        if isinstance(shape, str):
-            one_of(shape, ("auto",), "image_shape")
-            shape = None if self.adata is None else self.adata.uns.get("image_shape")
-        if shape is None:
-            return None
-        shape = [int(size) for size in shape]
-        if len(shape) != 3 or prod(shape) != self.summary_stats.n_vars:
-            msg = (
-                f"image_shape={shape} does not fit {self.summary_stats.n_vars} features; expected "
-                "channels, height and width whose product is their number."
-            )
-            raise OptionError(msg)
-        return shape
 
     @torch.inference_mode()
     def get_normalized_expression(

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
-from scdisent.model._base import resolve_seed
+from scdisent.model._common import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import LatentMixin
 from scdisent.model._options import merge_weights, replace_checked

@@ -15,7 +15,7 @@ from torch import Tensor
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
-from scdisent.model._base import resolve_seed, subset
+from scdisent.model._common import resolve_seed, subset
 from scdisent.model._predict_mixin import PredictMixin
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells

@@ -11,7 +11,8 @@ from torch.distributions import Normal
 
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
-from scdisent.model._base import GETTER_BATCH_SIZE, DisentModel, cuda_devices, resolve_seed
+from scdisent.model._base import GETTER_BATCH_SIZE, DisentModel
+from scdisent.model._common import cuda_devices, resolve_seed
 from scdisent.module import SPECIFIC
 
 FULL = "full"

@@ -1,10 +1,12 @@
 """Changing a preset: options and weights by name."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
+from anndata import AnnData
 
 from scdisent._errors import OptionError, one_of
 
@@ -34,3 +36,22 @@ def merge_weights(
             raise OptionError(msg)
         weights[name] = float(value)
     return weights
+
+
+def read_image_shape(
+    shape: str | Sequence[int] | None, adata: AnnData | None, *, n_features: int
+) -> list[int] | None:
+    """Channels, height and width as given or, with ``"auto"``, as the AnnData says."""
+    if isinstance(shape, str):
+        one_of(shape, ("auto",), "image_shape")
+        shape = None if adata is None else adata.uns.get("image_shape")
+    if shape is None:
+        return None
+    shape = [int(size) for size in shape]
+    if len(shape) != 3 or prod(shape) != n_features:
+        msg = (
+            f"image_shape={shape} does not fit {n_features} features; expected channels, height "
+            "and width whose product is their number."
+        )
+        raise OptionError(msg)
+    return shape

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ from scdisent._constants import KEYS, UNS_KEY
 from scdisent._errors import InputDataError, OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
 from scdisent.functional import local_mean, support
-from scdisent.model._base import DisentModel, resolve_seed, subset
+from scdisent.model._base import DisentModel
+from scdisent.model._common import resolve_seed, subset
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
@@ -54,6 +55,11 @@ class Transfer:
     n_neighbors: int
     anchors: Anchors
     target: int
+    """Code of the target; -1 for one that was not in training."""
+
+    def near(self, z: Tensor) -> Tensor:
+        """Support of invariant codes among training cells of the target, ``(n_cells,)``."""
+        return support(z, self.anchors.of(self.target)[0])
 
     def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
         """Specific code that the cells would have under the target, ``(n_cells, n_specific)``."""
@@ -98,7 +104,8 @@ class Transfer:
 class PredictMixin(DisentModel):
     """Prediction for models with an invariant and a specific block."""
 
-    default_transfer = "mean_difference"
+    transfers: ClassVar[tuple[str, ...]] = TRANSFERS
+    """Recipes of the model, the default first."""
     anchors_: Anchors | None = None
 
     def _need_conditions(self) -> None:
@@ -234,7 +241,7 @@ class PredictMixin(DisentModel):
     def _transfer_to(
         self, condition: str, recipe: str | None, *, n_neighbors: int = 15
     ) -> Transfer:
-        recipe = one_of(recipe or self.default_transfer, TRANSFERS, "transfer")
+        recipe = one_of(recipe or self.transfers[0], self.transfers, "transfer")
         if recipe == "decoder" and self.module.invariant_head == "z":
             msg = (
                 "transfer='decoder' needs an invariant head that sees the condition. Build the "
@@ -316,8 +323,7 @@ class PredictMixin(DisentModel):
         return sparse.csr_matrix(values) if is_counts else values
 
     def _support(self, cells: Cells, plan: Transfer) -> NDArray[np.float32]:
-        z = self.module.posterior(cells, INVARIANT).mean
-        return support(z, plan.anchors.of(plan.target)[0]).cpu().numpy()
+        return plan.near(self.module.posterior(cells, INVARIANT).mean).cpu().numpy()
 
     def _as_anndata(
         self,
@@ -334,11 +340,13 @@ class PredictMixin(DisentModel):
         obs["source_cell"] = obs.index.to_numpy()
         suffix = [f"_{i}" if n_samples > 1 else "" for i in range(n_samples)]
         obs.index = [f"{name}_{target}{end}" for end in suffix for name in source.obs_names]
-        levels = reg.levels(self.registry_, KEYS.CONDITION)  # as in training: text or numbers
-        codes = np.full(len(obs), self.condition_code(target))
+        levels = list(reg.levels(self.registry_, KEYS.CONDITION))  # as in training: text or numbers
+        seen = target in self.conditions
+        code = self.conditions.index(target) if seen else len(levels)
+        levels += [] if seen else [target]
         for column in {"condition", reg.setup_argument(self.registry_, "condition_key")}:
-            obs[column] = pd.Categorical.from_codes(codes, categories=levels)
-        obs["scdisent_seen"] = True
+            obs[column] = pd.Categorical.from_codes([code] * len(obs), categories=levels)
+        obs["scdisent_seen"] = seen
         obs["scdisent_support"] = support
         what = "values drawn" if made["kind"] == "counts" else "expected values"
         made |= {

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 from anndata import AnnData
 
+from scdisent.conditions import ConditionTable
 from scdisent.model._base import DisentModel
 from scdisent.model._bfvae import BFVAE
+from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
-from scdisent.model._manager import build_manager
+from scdisent.model._manager import build_manager, plain_table
 
-MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, BFVAE)
+MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, CGVAE, BFVAE)
 
 
 def setup_anndata(
@@ -24,6 +27,7 @@ def setup_anndata(
     size_factor_key: str | None = None,
     categorical_covariate_keys: Sequence[str] | None = None,
     continuous_covariate_keys: Sequence[str] | None = None,
+    condition_table: ConditionTable | pd.DataFrame | None = None,
 ) -> None:
     """Register an AnnData once for every model of the package.
 
@@ -51,6 +55,10 @@ def setup_anndata(
         Positive size factor used as library; None: the observed total count.
     categorical_covariate_keys, continuous_covariate_keys
         Further technical covariates, treated as ``batch_key``.
+    condition_table
+        What is known of each condition, for models that predict unseen ones: a
+        :class:`scdisent.ConditionTable`, or a DataFrame indexed by condition. It may have rows of
+        conditions without cells.
 
     Raises
     ------
@@ -58,6 +66,7 @@ def setup_anndata(
         With what was expected, what was found and what to do; nothing is written then.
     """
     arguments = {key: _plain(value) for key, value in locals().items() if key != "adata"}
+    arguments["condition_table"] = plain_table(condition_table)
     first = MODELS[0]
     manager = build_manager(
         adata, first._get_setup_method_args(cls=first, adata=adata, **arguments)

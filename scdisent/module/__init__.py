@@ -2,10 +2,12 @@
 
 from scdisent.module._base import CRITIC, MODEL, DisentModule, LatentBlock, State, Term
 from scdisent.module._bfvae import BFVAE_TERMS, LATENT, BfvaeModule
+from scdisent.module._cgvae import CGVAE_TERMS, CgvaeModule
 from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC, TERMS, DiscoverModule
 
 __all__ = [
     "BFVAE_TERMS",
+    "CGVAE_TERMS",
     "CRITIC",
     "INVARIANT",
     "JOINT",
@@ -14,6 +16,7 @@ __all__ = [
     "SPECIFIC",
     "TERMS",
     "BfvaeModule",
+    "CgvaeModule",
     "DisentModule",
     "DiscoverModule",
     "LatentBlock",

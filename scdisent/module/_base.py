@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from scdisent._constants import KEYS
 from scdisent.functional import gaussian_kl
-from scdisent.nn import Cells
+from scdisent.nn import Cells, FlowPrior
 
 CRITIC = "critic"
 MODEL = "model"
@@ -36,10 +36,12 @@ class LatentBlock:
 
     q: Normal
     sample: Tensor
-    prior: Normal
+    prior: Normal | FlowPrior
 
     def kl(self) -> Tensor:
-        """Divergence from the prior, ``(n_cells,)``."""
+        """Divergence from the prior, ``(n_cells,)``; by the sample without a closed form."""
+        if isinstance(self.prior, FlowPrior):
+            return self.q.log_prob(self.sample).sum(dim=-1) - self.prior.log_prob(self.sample)
         return gaussian_kl(self.q, self.prior)
 
 
@@ -149,6 +151,13 @@ class DisentModule(BaseModuleClass):
     def terms(self, state: State) -> Iterator[Term]:
         """Every named term of the loss that has a weight."""
 
+    def warm_up(self) -> dict[str, float]:
+        """Factor on the weight of terms at the present point of training; others have 1."""
+        return {}
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """What the module does to its parameters after each step of the model's optimizer."""
+
     def critic_loss(self, state: State) -> Tensor | None:
         """Loss of the adversaries on a detached state; None without adversaries."""
         return None
@@ -196,10 +205,12 @@ class DisentModule(BaseModuleClass):
         """
         state = State(**inference_outputs, **generative_outputs)
         scale = scale or {}
+        warm = self.warm_up() if self.training else {}
         total = torch.zeros((), device=state.cells.x.device)
         booked: dict[str, dict[str, Tensor]] = {"nll": {}, "kl": {}, "penalty": {}}
         for name, value in self.terms(state):
-            total = total + self.weights[name] * scale.get(name, 1.0) * value.mean()
+            factor = scale.get(name, 1.0) * warm.get(name, 1.0)
+            total = total + self.weights[name] * factor * value.mean()
             prefix = name.split("_")[0]
             booked[prefix if prefix in booked else "penalty"][name] = value
         return LossOutput(

@@ -99,7 +99,8 @@ class BfvaeModule(DisentModule):
         n_code = n_latent + self.n_nuisance
         smooth = head.expects != "counts" if smooth is None else smooth
         self.smooth = smooth and image_shape is None
-        size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "smooth": smooth}
+        style = "smooth" if smooth else "batch"
+        size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "style": style}
         if image_shape is None:
             self.encoder = GaussianEncoder(n_input, n_latent, **size)
             self.decoder = Decoder(n_code, n_output, **size)

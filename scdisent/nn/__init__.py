@@ -2,8 +2,10 @@
 
 from scdisent.nn._adversaries import READS, Adversary, TotalCorrelationCritic, balanced_weights
 from scdisent.nn._cells import Cells
+from scdisent.nn._conditions import ConditionCode, ConditionInputs, CovariateCode, IndexCode
 from scdisent.nn._decoders import Decoder
 from scdisent.nn._encoders import GaussianEncoder
+from scdisent.nn._flows import FLOWS, ConditionFlow, FlowPrior
 from scdisent.nn._images import ImageDecoder, ImageEncoder
 from scdisent.nn._likelihoods import LIKELIHOODS, CountLikelihood, Likelihood, likelihood_class
 from scdisent.nn._mixed import FAMILIES, Mixed, make_likelihood
@@ -11,16 +13,23 @@ from scdisent.nn._priors import PRIORS, specific_prior
 
 __all__ = [
     "FAMILIES",
+    "FLOWS",
     "LIKELIHOODS",
     "PRIORS",
     "READS",
     "Adversary",
     "Cells",
+    "ConditionCode",
+    "ConditionFlow",
+    "ConditionInputs",
     "CountLikelihood",
+    "CovariateCode",
     "Decoder",
+    "FlowPrior",
     "GaussianEncoder",
     "ImageDecoder",
     "ImageEncoder",
+    "IndexCode",
     "Likelihood",
     "Mixed",
     "TotalCorrelationCritic",

@@ -10,12 +10,12 @@ class Decoder(nn.Module):
     """Network from latents and known covariates to ``n_output`` raw values per cell."""
 
     def __init__(
-        self, n_input: int, n_output: int, *, n_hidden: int, n_layers: int, smooth: bool = False
+        self, n_input: int, n_output: int, *, n_hidden: int, n_layers: int, style: str = "batch"
     ) -> None:
         super().__init__()
         sizes = [n_hidden] * n_layers + [n_output]
         self.first = nn.Linear(n_input, sizes[0])
-        self.rest = hidden_layers(sizes, smooth=smooth)
+        self.rest = hidden_layers(sizes, style=style)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Blocks ``(n_cells, n_block)`` are joined: returns ``(n_cells, n_output)``."""

@@ -1,5 +1,8 @@
 """Encoders: expression to a diagonal Gaussian over one latent block."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -29,15 +32,31 @@ class CellLinear(nn.Module):
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
 
 
-def hidden_layers(sizes: list[int], *, smooth: bool = False) -> nn.Sequential:
-    """Blocks of BatchNorm, ReLU and Linear that follow a first linear map to ``sizes[0]``.
+def _batch(width: int) -> list[nn.Module]:
+    return [nn.BatchNorm1d(width, momentum=0.05, eps=1e-3), nn.ReLU()]
 
-    ``smooth``: Tanh instead of BatchNorm and ReLU.
-    """
+
+def _layer(width: int) -> list[nn.Module]:
+    return [nn.LayerNorm(width), nn.ReLU()]
+
+
+STYLES: Mapping[str, Callable[[int], list[nn.Module]]] = MappingProxyType(
+    {
+        "batch": _batch,
+        "layer": _layer,
+        "smooth": lambda _: [nn.Tanh()],
+        "plain": lambda _: [nn.LeakyReLU(0.2)],
+    }
+)
+"""What stands between two linear maps. Only "batch" joins cells; forward-mode derivatives, which
+batch normalisation forbids, need another one."""
+
+
+def hidden_layers(sizes: list[int], *, style: str = "batch") -> nn.Sequential:
+    """Blocks of a style and a linear map that follow a first linear map to ``sizes[0]``."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        norm = [] if smooth else [nn.BatchNorm1d(n_in, momentum=0.05, eps=1e-3)]
-        layers += [*norm, nn.Tanh() if smooth else nn.ReLU(), nn.Linear(n_in, n_out)]
+        layers += [*STYLES[style](n_in), nn.Linear(n_in, n_out)]
     return nn.Sequential(*layers)
 
 
@@ -56,14 +75,14 @@ class GaussianEncoder(nn.Module):
         n_hidden: int,
         n_layers: int,
         n_labels: int = 0,
-        smooth: bool = False,
+        style: str = "batch",
     ) -> None:
         super().__init__()
         sizes = [n_hidden] * n_layers + [2 * n_latent]
         self.n_labels = n_labels
         self.first = CellLinear(n_input, sizes[0])
         self.label = nn.Embedding(n_labels, sizes[0]) if n_labels else None
-        self.rest = hidden_layers(sizes, smooth=smooth)
+        self.rest = hidden_layers(sizes, style=style)
 
     def forward(self, x: SparseCells | Tensor, label: Tensor | None = None) -> Normal:
         """Posterior with mean and scale ``(n_cells, n_latent)``; ``label`` is ``(n_cells,)``."""

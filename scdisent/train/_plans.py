@@ -40,6 +40,8 @@ class PlayersPlan(pl.LightningModule):
         Step of that ascent.
     gradient_clip
         Largest norm of the model's gradient.
+    anneal
+        Lower the learning rates by epoch along a half cosine, to a hundredth at the end.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class PlayersPlan(pl.LightningModule):
         leak_tolerance: float | None = None,
         dual_rate: float = 1.0,
         gradient_clip: float | None = None,
+        anneal: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.module = module
         self.lr, self.critic_lr, self.weight_decay = lr, critic_lr, weight_decay
         self.n_critic_steps, self.gradient_clip = n_critic_steps, gradient_clip
+        self.anneal = anneal
         self.schedules = {name: as_schedule(value) for name, value in (schedules or {}).items()}
         self.leak_tolerance, self.dual_rate, self.dual_factor = leak_tolerance, dual_rate, 1.0
         self._check_options()
@@ -80,13 +84,17 @@ class PlayersPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One AdamW a player."""
-        rates = {MODEL: self.lr, CRITIC: self.lr if self.critic_lr is None else self.critic_lr}
+        rates = self._rates()
         return [
             torch.optim.AdamW(
                 parameters, lr=rates[name], weight_decay=self.weight_decay, fused=True
             )
             for name, parameters in self.module.players().items()
         ]
+
+    def _rates(self) -> dict[str, float]:
+        """Learning rate of each player before annealing."""
+        return {MODEL: self.lr, CRITIC: self.lr if self.critic_lr is None else self.critic_lr}
 
     def term_scales(self) -> dict[str, float]:
         """Factor on the weight of each term in the current epoch."""
@@ -99,9 +107,14 @@ class PlayersPlan(pl.LightningModule):
         _keep_freed_memory()
 
     def on_train_epoch_start(self) -> None:
-        """Tell the module how far training has come."""
+        """Tell the module how far training has come, and anneal."""
         last = max((self.trainer.max_epochs or 1) - 1, 1)
         self.module.progress = min(1.0, self.current_epoch / last)
+        if self.anneal:
+            factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.module.progress))
+            rates = self._rates().values()
+            for optimizer, rate in zip(_as_list(self.optimizers()), rates, strict=False):
+                optimizer.param_groups[0]["lr"] = factor * rate
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Critic first, model second."""
@@ -117,6 +130,7 @@ class PlayersPlan(pl.LightningModule):
         if self.gradient_clip:
             self.clip_gradients(model_optimizer, gradient_clip_val=self.gradient_clip)
         model_optimizer.step()
+        self.module.after_step(model_optimizer)
         self._book("train", output)
 
     def _train_critic(self, optimizer: torch.optim.Optimizer, state: State) -> None:

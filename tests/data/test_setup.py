@@ -432,7 +432,7 @@ def test_a_model_without_data_says_what_to_pass(model):
         model()
 
 
-KL_TERM = {"DISCoVeR": "kl_invariant", "BFVAE": "kl_latent"}
+KL_TERM = {"DISCoVeR": "kl_invariant", "CGVAE": "kl_joint", "BFVAE": "kl_latent"}
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -12,6 +12,8 @@ from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._setup import MODELS
 
 SMALL = {"n_latent": 3, "n_hidden": 16}
+OF_MODEL = {scdisent.CGVAE: {"n_specific": 2}}
+"""Sizes that keep both blocks of a model of two epochs filled."""
 FAST = {"max_epochs": 2, "batch_size": 64, "accelerator": "cpu", "enable_progress_bar": False}
 SETUP = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
 LIKELIHOODS = ("nb", "zinb", "poisson", "normal", "bernoulli")
@@ -58,8 +60,12 @@ class Kit:
         return adata
 
     @staticmethod
-    def build(model, adata, **changes):
-        return model(adata, **{**SMALL, **changes})
+    def sizes(model):
+        return {**SMALL, **OF_MODEL.get(model, {})}
+
+    @classmethod
+    def build(cls, model, adata, **changes):
+        return model(adata, **{**cls.sizes(model), **changes})
 
     @classmethod
     def trained(cls, model, adata, *, train=None, **changes):

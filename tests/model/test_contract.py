@@ -14,7 +14,7 @@ from scvi.dataloaders import DataSplitter
 import scdisent
 from scdisent._errors import NotTrainedError, OptionError, TrainingDivergedError
 from scdisent.data import CellTable, ResidentDataModule
-from scdisent.model._base import default_epochs, resolve_seed
+from scdisent.model._common import default_epochs, resolve_seed
 from scdisent.module import CRITIC, MODEL
 
 CONTROL, STIMULATED = "control", "stimulated"
@@ -83,7 +83,8 @@ def test_the_reconstruction_error_is_a_mean_over_cells_and_that_of_its_seed(
 
     def error(cells=slice(None), seed=0):
         found = model.get_reconstruction_error(indices=np.arange(160)[cells], seed=seed)
-        return np.array([found["nll_joint"], found["nll_invariant"]])
+        assert found.keys() == {f"nll_{name}" for name in model.module.likelihoods}
+        return np.array(list(found.values()))
 
     np.testing.assert_array_equal(error(), error())
     assert (error() != error(seed=1)).all()
@@ -195,23 +196,26 @@ def test_every_parameter_has_one_player_and_gets_a_gradient(kit, model_cls, like
     belongs = [name for player in steps.per_player for name in player]
     assert sorted(belongs) == sorted(every)
     assert steps.moved == every
-    assert set(model.module.players()) == {MODEL, CRITIC}
+    assert set(model.module.players()) == {MODEL, *([CRITIC] if model.module.adversaries else [])}
 
 
 # ------------------------------------------------------------------------ history
 
 
 def test_history_has_one_curve_for_each_term_in_training_and_validation(kit, model_cls, likelihood):
-    weights = {"hsic": 1.0}
+    weights, only_in_training = {
+        scdisent.DISCoVeR: ({"hsic": 1.0}, {"critic_loss_train"}),
+        scdisent.CGVAE: ({"gate": 0.0}, {"sparsity_train"}),  # no gates where n_specific is given
+    }[model_cls]
     adata = kit.ready(likelihood)
     model = kit.trained(
         model_cls, adata, likelihood=likelihood, weights=weights, train={"max_epochs": 3}
     )
-    terms = [name for name, weight in model.weights.items() if weight]
+    terms = [name for name, weight in model.weights.items() if weight and name != "sparsity"]
     expected = {
         f"{name}_{mode}" for name in [*terms, "elbo", "loss"] for mode in ("train", "validation")
     }
-    assert set(model.history) == expected | {"critic_loss_train"}
+    assert set(model.history) == expected | only_in_training
     for name, curve in model.history.items():
         assert list(curve.index) == [0, 1, 2], name
         assert np.isfinite(curve.to_numpy(dtype=float)).all(), name
@@ -345,7 +349,7 @@ def test_dense_batches_of_a_datamodule_give_the_loss_of_the_sparse_path(kit, mod
 def test_a_model_without_an_anndata_trains_on_scvi_tools_own_datamodule(kit, model_cls):
     adata = kit.ready(setup={"batch_key": "donor"})
     manager = kit.build(model_cls, adata).adata_manager
-    model = model_cls(registry=manager.registry, **kit.small)
+    model = model_cls(registry=manager.registry, **kit.sizes(model_cls))
     datamodule = DataSplitter(manager, batch_size=64)
     model.train(datamodule=datamodule, **{**kit.fast, "check_val_every_n_epoch": 1})
     assert {"elbo_train", "elbo_validation"} <= set(model.history)
@@ -358,7 +362,7 @@ def test_a_model_without_an_anndata_trains_on_scvi_tools_own_datamodule(kit, mod
 
 def test_a_model_without_data_says_what_to_pass_for_training(kit, model_cls):
     manager = kit.build(model_cls, kit.ready()).adata_manager
-    model = model_cls(registry=manager.registry, **kit.small)
+    model = model_cls(registry=manager.registry, **kit.sizes(model_cls))
     with pytest.raises(scdisent.ScDisentError, match="datamodule="):
         model.train(**kit.fast)
 

@@ -1,0 +1,291 @@
+"""Conditions as a table: what was done to cells, in columns a model can generalise over."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scdisent._errors import InputDataError, OptionError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EncodedConditions:
+    """Conditions as sets of parts, padded to the largest set."""
+
+    features: Floats
+    """``(n_conditions, n_parts, n_features)``: 1, one-hot categories, standardised numbers."""
+    present: Floats
+    """``(n_conditions, n_parts)``: 1, or 0 for padding."""
+    dose: Floats
+    """``(n_conditions, n_parts)``, in units of the largest dose of the reference conditions."""
+
+
+class ConditionTable:
+    """What is known of each condition: a row a condition, typed columns.
+
+    Models that read it (``condition_code="covariates"``) give a code to every condition that has a
+    row, whether or not its cells were in training.
+
+    Parameters
+    ----------
+    frame
+        Index: names as in the condition column. Columns of text, categories or booleans are
+        categories, others numbers. Rows may exceed the conditions of the data. A condition without
+        a row of its own whose name is ``"A+B"`` is the set of the rows A and B.
+    dose
+        Column of doses, at least 0; a dose of zero means control.
+    units
+        Unit of number columns, for printing and to be checked by :meth:`with_rows`.
+    embedding
+        Vectors of the rows, for example of genes or of molecules: a DataFrame whose index holds all
+        names of ``frame``.
+    separator
+        Between the parts of a combination.
+
+    Raises
+    ------
+    InputDataError
+        For names that repeat, missing values, or negative doses.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        *,
+        dose: str | None = None,
+        units: Mapping[str, str] | None = None,
+        embedding: pd.DataFrame | None = None,
+        separator: str = "+",
+    ) -> None:
+        self.frame = frame.set_axis(frame.index.astype(str), axis=0)
+        self.dose, self.units, self.separator = dose, dict(units or {}), separator
+        self.embedding = None
+        if embedding is not None:
+            self.embedding = embedding.set_axis(embedding.index.astype(str), axis=0).astype(float)
+        self._check()
+
+    def _check(self) -> None:
+        names = self.frame.index
+        if not names.is_unique:
+            twice = names[names.duplicated()].tolist()
+            msg = f"condition_table has several rows for {twice[:5]}. Keep one a condition."
+            raise InputDataError(msg)
+        lost = self.frame.columns[self.frame.isna().any()].tolist()
+        if lost:
+            msg = f"condition_table has missing values in {lost}. Fill them, or drop the column."
+            raise InputDataError(msg)
+        unknown = {*self.units, *filter(None, [self.dose])} - set(self.frame.columns)
+        if unknown:
+            msg = (
+                f"condition_table has no column {sorted(unknown)}; it has "
+                f"{list(self.frame.columns)}. Correct dose= or units=."
+            )
+            raise InputDataError(msg)
+        if self.dose is not None and not (self.frame[self.dose].astype(float) >= 0).all():
+            msg = f"doses must be at least 0, but column {self.dose!r} holds negative ones."
+            raise InputDataError(msg)
+        if self.embedding is not None:
+            missing = [name for name in names if name not in self.embedding.index]
+            if missing:
+                msg = f"embedding has no vector for {missing[:5]}. Give every row one."
+                raise InputDataError(msg)
+
+    @property
+    def categories(self) -> list[str]:
+        """Columns of categories."""
+        return [
+            str(name)
+            for name, column in self.frame.items()
+            if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+        ]
+
+    @property
+    def numbers(self) -> list[str]:
+        """Columns of numbers other than the dose."""
+        others = {*self.categories, *filter(None, [self.dose])}
+        return [str(name) for name in self.frame.columns if name not in others]
+
+    def parts(self, condition: str) -> list[str]:
+        """Rows that make up a condition.
+
+        Raises
+        ------
+        OptionError
+            If there is no row for it or for one of its parts.
+        """
+        if condition in self.frame.index:
+            return [condition]
+        parts = condition.split(self.separator)
+        missing = [part for part in parts if part not in self.frame.index]
+        if missing:
+            msg = (
+                f"the condition table has no row for {missing[0]!r} (of condition {condition!r}). "
+                f"Add one with with_rows; it has {self.frame.index.tolist()[:10]}."
+            )
+            raise OptionError(msg)
+        return parts
+
+    def encode(
+        self, conditions: Sequence[str], *, like: Sequence[str], control: str | None = None
+    ) -> EncodedConditions:
+        """Numbers that a network reads.
+
+        Parameters
+        ----------
+        conditions
+            Names of conditions or combinations.
+        like
+            Conditions of training: their categories are the known ones, and numbers are
+            standardised by their mean and standard deviation.
+        control
+            Condition without parts, whose code is zero. It needs no row.
+
+        Raises
+        ------
+        OptionError
+            If a condition has no row, or a category that no condition of training has.
+        """
+        known = [self.parts(name) for name in like if name != control]
+        reference = self.frame.loc[[part for parts in known for part in parts]]
+        sets = [[] if name == control else self.parts(name) for name in conditions]
+        n_parts = max(1, *map(len, sets)) if sets else 1
+        columns = self._columns(reference)
+        features = np.zeros((len(sets), n_parts, columns.shape[1]), dtype=np.float32)
+        present, dose = np.zeros((2, len(sets), n_parts), dtype=np.float32)
+        doses = self._doses(reference)
+        for row, parts in enumerate(sets):
+            for slot, part in enumerate(parts):
+                self._check_known(part, reference)
+                features[row, slot] = columns.loc[part]
+                present[row, slot], dose[row, slot] = 1.0, doses[part]
+        return EncodedConditions(features, present, dose)
+
+    def _columns(self, reference: pd.DataFrame) -> pd.DataFrame:
+        """Features of all rows: a constant, one-hot categories, standardised numbers."""
+        blocks = [pd.DataFrame({"constant": 1.0}, index=self.frame.index)]
+        for name in self.categories:
+            levels = sorted(reference[name].astype(str).unique())
+            column = pd.Categorical(self.frame[name].astype(str), categories=levels)
+            blocks.append(pd.get_dummies(column, dtype=float).set_axis(self.frame.index))
+        numeric = self.frame[self.numbers].astype(float)
+        if self.embedding is not None:
+            numeric = numeric.join(self.embedding.loc[self.frame.index].add_prefix("embedding "))
+        inside = numeric.loc[reference.index.unique()]
+        spread = inside.std(ddof=0)
+        blocks.append((numeric - inside.mean()) / spread.where(spread > 0, 1.0))
+        return pd.concat(blocks, axis=1)
+
+    def _doses(self, reference: pd.DataFrame) -> "pd.Series[float]":
+        if self.dose is None:
+            return pd.Series(1.0, index=self.frame.index)
+        largest = float(reference[self.dose].max())
+        return self.frame[self.dose].astype(float) / (largest if largest > 0 else 1.0)
+
+    def _check_known(self, part: str, reference: pd.DataFrame) -> None:
+        for name in self.categories:
+            level, levels = str(self.frame.at[part, name]), reference[name].astype(str).unique()
+            if level not in levels:
+                msg = (
+                    f"{part!r} has {name}={level!r}, which no condition of training has: "
+                    f"{sorted(levels)}. Describe it by numbers or an embedding instead."
+                )
+                raise OptionError(msg)
+
+    def with_rows(
+        self, frame: pd.DataFrame, *, embedding: pd.DataFrame | None = None
+    ) -> "ConditionTable":
+        """Return a table with further conditions, whose columns and kinds must be the same.
+
+        Parameters
+        ----------
+        frame
+            New rows.
+        embedding
+            Their vectors, if the table has an embedding.
+
+        Raises
+        ------
+        InputDataError
+            If a column is missing, of another kind, or a row is known already.
+        """
+        frame = frame.set_axis(frame.index.astype(str), axis=0)
+        missing = [name for name in self.frame.columns if name not in frame]
+        known = frame.index.intersection(self.frame.index).tolist()
+        if missing or known:
+            msg = (
+                f"new rows lack the columns {missing}" if missing else f"rows {known[:5]} exist"
+            ) + f". The table has the columns {list(self.frame.columns)}."
+            raise InputDataError(msg)
+        if (self.embedding is None) != (embedding is None):
+            msg = "give the new rows an embedding exactly if the table has one."
+            raise InputDataError(msg)
+        new = ConditionTable(
+            pd.concat([self.frame, frame[self.frame.columns]]),
+            dose=self.dose,
+            units=self.units,
+            embedding=None if embedding is None else pd.concat([self.embedding, embedding]),
+            separator=self.separator,
+        )
+        if new.categories != self.categories:
+            msg = f"columns {self.categories} are categories in the table; keep their kinds."
+            raise InputDataError(msg)
+        return new
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and strings, as they are saved with a model."""
+        columns = {
+            str(name): column.astype(str).tolist() if name in self.categories else column.tolist()
+            for name, column in self.frame.items()
+        }
+        stored: dict[str, Any] = {
+            "index": self.frame.index.tolist(),
+            "columns": columns,
+            "dose": self.dose,
+            "units": self.units,
+            "separator": self.separator,
+        }
+        if self.embedding is not None:
+            stored["embedding"] = self.embedding.loc[self.frame.index].to_numpy().tolist()
+        return stored
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "ConditionTable":
+        """Counterpart of :meth:`to_dict`."""
+        index = pd.Index(stored["index"])
+        vectors = stored.get("embedding")
+        return cls(
+            pd.DataFrame(stored["columns"], index=index),
+            dose=stored["dose"],
+            units=stored["units"],
+            embedding=None if vectors is None else pd.DataFrame(vectors, index=index),
+            separator=stored["separator"],
+        )
+
+    def __repr__(self) -> str:
+        kinds = [f"{name} (category)" for name in self.categories]
+        numbers = [*filter(None, [self.dose]), *self.numbers]
+        kinds += [
+            f"{name} ({'dose' if name == self.dose else 'number'}"
+            + (f", {self.units[name]})" if name in self.units else ")")
+            for name in numbers
+        ]
+        if self.embedding is not None:
+            kinds.append(f"embedding ({self.embedding.shape[1]})")
+        return f"ConditionTable({len(self.frame)} rows: {', '.join(kinds)})"
+
+
+def as_table(
+    table: "ConditionTable | pd.DataFrame | Mapping[str, Any] | None",
+) -> ConditionTable | None:
+    """Table of whatever setup was given."""
+    if table is None or isinstance(table, ConditionTable):
+        return table
+    if isinstance(table, pd.DataFrame):
+        dose = "dose" if "dose" in table.columns else None
+        return ConditionTable(table, dose=dose)
+    return ConditionTable.from_dict(table)

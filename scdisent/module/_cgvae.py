@@ -1,0 +1,292 @@
+"""CG-VAE: latents identified by what conditions change and by how few genes each touches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from scdisent._errors import one_of
+from scdisent.functional import jacobian_l1, mean_absolute_jacobian
+from scdisent.module._base import DisentModule, LatentBlock, State, Term
+from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC
+from scdisent.nn import (
+    FLOWS,
+    Cells,
+    ConditionFlow,
+    ConditionInputs,
+    CovariateCode,
+    Decoder,
+    FlowPrior,
+    GaussianEncoder,
+    ImageDecoder,
+    ImageEncoder,
+    IndexCode,
+    make_likelihood,
+)
+
+CGVAE_TERMS = ("nll_joint", "kl_joint", "sparsity", "gate")
+PRIORS_OF_CODES = ("standard", *FLOWS)
+CONTENT_PRIORS = ("standard", "label")
+SCALES = ("batch", "none")
+SPARSITY = "sparsity"
+
+
+class CgvaeModule(DisentModule):
+    r"""One encoder q(z | x), a prior p(z | u) that the condition moves, one sparse decoder.
+
+    Terms and the loss are those of :class:`scdisent.CGVAE`. Codes stand as content, then style;
+    with gates each latent is style while its gate is open, and content once it is closed.
+
+    Parameters
+    ----------
+    n_input, n_labels, n_batch, n_cats_per_cov, n_continuous_cov
+        Sizes, in scvi-tools' names; ``n_labels`` is the number of conditions.
+    n_cell_types
+        Number of cell types for ``content_prior="label"``, else 0.
+    condition_inputs
+        What is known of the conditions of training; None: a free code for each.
+    n_specific
+        Latents that the condition may move, after ``n_latent`` that it may not. None: all of
+        ``n_latent``, with gates.
+    n_dense
+        The first so many latents are free of the sparsity penalty.
+    """
+
+    encoder: Any  # torch's containers do not know what they hold
+    decoder: Any
+    likelihoods: Any
+
+    def __init__(
+        self,
+        n_input: int,
+        n_labels: int,
+        n_batch: int = 1,
+        n_cats_per_cov: Sequence[int] | None = None,
+        n_continuous_cov: int = 0,
+        *,
+        n_cell_types: int = 0,
+        condition_inputs: ConditionInputs | None = None,
+        likelihood: str = "nb",
+        n_latent: int = 10,
+        n_specific: int | None = None,
+        n_dense: int = 0,
+        n_hidden: int = 128,
+        n_layers: int = 2,
+        prior: str = "affine",
+        content_prior: str = "standard",
+        code_dropout: float = 0.1,
+        sparsity_method: str = "jvp",
+        sparsity_scale: str = "batch",
+        warm_up_share: float = 0.3,
+        scale: float | None = None,
+        image_shape: Sequence[int] | None = None,
+        weights: Mapping[str, float],
+    ) -> None:
+        super().__init__(
+            n_batch=n_batch,
+            n_cats_per_cov=n_cats_per_cov,
+            n_continuous_cov=n_continuous_cov,
+            weights=weights,
+        )
+        one_of(prior, PRIORS_OF_CODES, "prior")
+        one_of(content_prior, CONTENT_PRIORS, "content_prior")
+        one_of(sparsity_scale, SCALES, "sparsity_scale")
+        self.n_conditions, self.n_dense = n_labels, n_dense
+        self.sparsity_method, self.sparsity_scale = sparsity_method, sparsity_scale
+        self.warm_up_share = warm_up_share
+        self.n_fixed = 0 if n_specific is None else n_latent
+        n_moving = n_latent if n_specific is None else n_specific
+        self.n_codes = self.n_fixed + n_moving
+        self._build_networks(
+            n_input,
+            likelihood,
+            n_hidden=n_hidden,
+            n_layers=n_layers,
+            shape=image_shape,
+            scale=scale,
+        )
+        self.labels = nn.Embedding(n_cell_types, 2 * self.n_codes) if n_cell_types else None
+        if self.labels is not None:
+            nn.init.normal_(self.labels.weight, std=0.1)
+        self.code: Any = None
+        self.flow: Any = None
+        if prior != "standard":
+            self.code = (
+                IndexCode(n_labels)
+                if condition_inputs is None
+                else CovariateCode(condition_inputs, dropout=code_dropout)
+            )
+            gated = n_specific is None
+            self.flow = ConditionFlow(n_moving, self.code.n_code, kind=prior, gated=gated)
+
+    def _build_networks(
+        self,
+        n_input: int,
+        likelihood: str,
+        *,
+        n_hidden: int,
+        n_layers: int,
+        shape: Sequence[int] | None,
+        scale: float | None,
+    ) -> None:
+        head = make_likelihood(likelihood, n_input, families=None, scale=scale)
+        self.likelihoods = nn.ModuleDict({JOINT: head})
+        n_code = self.n_codes + self.n_nuisance
+        if shape is not None:
+            self.encoder = ImageEncoder(shape, self.n_codes, n_hidden=n_hidden)
+            self.decoder = ImageDecoder(n_code, shape, n_hidden=n_hidden)
+            return
+        style = "layer" if head.expects == "counts" else "plain"
+        size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "style": style}
+        self.encoder = GaussianEncoder(n_input, self.n_codes, **size)
+        self.decoder = Decoder(n_code, n_input * head.n_outputs_per_gene, **size)
+
+    @property
+    def expects(self) -> str:
+        """Kind of data the likelihood is for."""
+        return str(self.likelihoods[JOINT].expects)
+
+    # -------------------------------------------------------- content and style
+
+    @property
+    def moved(self) -> Tensor:
+        """Latents that the condition moves: a mask ``(n_codes,)``."""
+        mask = torch.zeros(self.n_codes, dtype=torch.bool, device=self.device)
+        if self.flow is not None:
+            gates = self.flow.gates
+            mask[self.n_fixed :] = True if gates is None else gates > 0
+        return mask
+
+    @property
+    def n_latents(self) -> dict[str, int]:
+        """Size of each block; with gates it is what training has left open."""
+        n_moved = int(self.moved.sum())
+        return {INVARIANT: self.n_codes - n_moved, SPECIFIC: n_moved}
+
+    @property
+    def order(self) -> Tensor:
+        """Latents with content first, ``(n_codes,)``."""
+        return torch.argsort(self.moved.int(), stable=True)
+
+    def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
+        """Posterior of one block; no block reads the condition."""
+        q = self._whole_posterior(cells)
+        chosen = self.moved if block == SPECIFIC else ~self.moved
+        return Normal(q.mean[:, chosen], q.stddev[:, chosen], validate_args=False)
+
+    def _whole_posterior(self, cells: Cells) -> Normal:
+        q: Normal = self.encoder(cells.log_normalised if self.expects == "counts" else cells.dense)
+        return q
+
+    # ------------------------------------------------------------------ the model
+
+    def encode(self, cells: Cells) -> dict[str, LatentBlock]:
+        """Posterior of all latents, a sample of it, the prior under each cell's condition."""
+        q = self._whole_posterior(cells)
+        return {JOINT: LatentBlock(q, q.rsample(), self.prior(cells))}
+
+    def base(self, cells: Cells) -> Normal:
+        """Law of the noise, ``(n_cells, n_codes)``: standard, or that of the cell type."""
+        shape = (len(cells), self.n_codes)
+        if self.labels is None:
+            zeros = torch.zeros(shape, device=self.device)
+            return Normal(zeros, torch.ones_like(zeros), validate_args=False)
+        mean, log_scale = self.labels(cells.cell_type).chunk(2, dim=-1)
+        return Normal(mean, log_scale.clamp(-5, 5).exp(), validate_args=False)
+
+    def prior(self, cells: Cells) -> Normal | FlowPrior:
+        """Prior of the codes: that of the noise, moved by the condition."""
+        base = self.base(cells)
+        if self.flow is None:
+            return base
+        parameters = self.map_parameters()[cells.condition]
+        prior = self.flow.prior(self._padded(parameters), base)
+        return prior.as_normal() if prior.is_affine else prior
+
+    def map_parameters(self, inputs: ConditionInputs | None = None) -> Tensor:
+        """Parameters of the maps under each condition of training, or under others.
+
+        ``(n_conditions, n_moving, n_parameters)``.
+        """
+        training = self.code()
+        codes = training if inputs is None else self.code(inputs)
+        return self.flow.parameters_of(codes, training)
+
+    def _padded(self, parameters: Tensor) -> Tensor:
+        """Parameters of all latents; 0, the identity, for those that no condition may move."""
+        n_cells, _, n_parameters = parameters.shape
+        fixed = parameters.new_zeros(n_cells, self.n_fixed, n_parameters)
+        return torch.cat([fixed, parameters], dim=1)
+
+    def decode(self, cells: Cells, latents: Mapping[str, LatentBlock]) -> dict[str, Tensor]:
+        """The reconstruction; in training with the size of the Jacobian beside it."""
+        z = latents[JOINT].sample
+        if not (self.training and self.weights.get(SPARSITY)):
+            return {JOINT: self.decoder(z, cells.nuisance)}
+        free = torch.arange(self.n_codes, device=z.device) < self.n_dense
+        found = jacobian_l1(
+            lambda codes: self.decoder(codes, cells.nuisance),
+            z,
+            scale=z.std(dim=0) if self.sparsity_scale == "batch" else None,
+            weights=(~free).to(z.dtype),
+            method=self.sparsity_method,
+        )
+        return {JOINT: found.output, SPARSITY: found.value}
+
+    def decode_codes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
+        """Raw output for content and style side by side, ``(n_cells, n_codes)``."""
+        raw: Tensor = self.decoder(codes[:, torch.argsort(self.order)], nuisance)
+        return raw
+
+    def decode_joint(self, z: Tensor, w: Tensor, nuisance: Tensor) -> Tensor:
+        """Raw output of p(x | content, style)."""
+        return self.decode_codes(torch.cat([z, w], dim=-1), nuisance)
+
+    def programmes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
+        r"""Mean :math:`|\partial y_k / \partial z_j|` times the SD of z, ``(n_codes, n_genes)``."""
+
+        def raw(part: Tensor) -> Tensor:
+            return self.decode_codes(part, nuisance)[:, : self.likelihoods[JOINT].n_genes]
+
+        return mean_absolute_jacobian(raw, codes) * codes.std(dim=0)[:, None]
+
+    # ------------------------------------------------------------------- training
+
+    def terms(self, state: State) -> Iterator[Term]:
+        """The objective, in view; see the class docstring of the model."""
+        block = state.latents[JOINT]
+        yield Term("nll_joint", -self.likelihoods[JOINT].log_prob(state.cells, state.raw[JOINT]))
+        yield Term("kl_joint", block.kl())
+        if SPARSITY in state.raw:
+            yield Term(SPARSITY, state.raw[SPARSITY])
+        gates = self._penalised_gates()
+        if gates is not None:
+            # Without a gradient: after_step shrinks the gates, to exact zeros.
+            yield Term("gate", gates.detach().sum())
+
+    def _penalised_gates(self) -> nn.Parameter | None:
+        gates: nn.Parameter | None = None if self.flow is None else self.flow.gates
+        return gates if self.weights.get("gate") else None
+
+    def warm_up(self) -> dict[str, float]:
+        """Divergence from a tenth, sparsity from 0; gates are pushed when both are at work."""
+        part = min(1.0, self.progress / self.warm_up_share) if self.warm_up_share else 1.0
+        return {"kl_joint": 0.1 + 0.9 * part, SPARSITY: part}
+
+    @torch.no_grad()
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        r"""Proximal step of the gates, :math:`m \leftarrow \max(0, m - \eta \lambda / \sqrt v)`.
+
+        In the metric of Adam, whose step is :math:`\eta g / \sqrt v`: a gate then stays open if its
+        gradient exceeds the weight, whatever its size, and a closed one can open again.
+        """
+        gates = self._penalised_gates()
+        if gates is None:
+            return
+        weight = self.weights["gate"] * max(0.0, min(1.0, (self.progress - 0.2) / 0.3))
+        group, state = optimizer.param_groups[0], optimizer.state[gates]
+        correction = 1 - group["betas"][1] ** float(state["step"])
+        size = (state["exp_avg_sq"] / correction).sqrt() + group["eps"]
+        gates.sub_(group["lr"] * weight / size).clamp_(min=0.0)

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdisent._errors import InputDataError, OptionError
+from scdisent.conditions import ConditionTable, as_table
+
+
+@pytest.fixture
+def table():
+    frame = pd.DataFrame(
+        {"drug": ["a", "a", "b"], "dose": [1.0, 4.0, 2.0], "time": [6, 24, 24]},
+        index=["a_low", "a_high", "b"],
+    )
+    vectors = pd.DataFrame(np.arange(6.0).reshape(3, 2), index=frame.index)
+    units = {"dose": "uM", "time": "h"}
+    return ConditionTable(frame, dose="dose", units=units, embedding=vectors)
+
+
+LIKE = ["control", "a_low", "a_high", "b"]
+
+
+def test_features_are_one_hot_and_standardised_over_the_conditions_of_training(table):
+    found = table.encode(LIKE, like=LIKE, control="control")
+    features = found.features[:, 0]
+    np.testing.assert_array_equal(features[1:, 0], 1)  # the constant
+    np.testing.assert_array_equal(features[1:, 1:3], [[1, 0], [1, 0], [0, 1]])
+    np.testing.assert_allclose(features[1:, 3:].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(features[1:, 3:].std(axis=0), 1, rtol=1e-6)
+    np.testing.assert_allclose(found.dose[:, 0], [0, 0.25, 1, 0.5])
+    np.testing.assert_array_equal(found.present[:, 0], [0, 1, 1, 1])
+    np.testing.assert_array_equal(features[0], 0)  # a control has no parts
+
+
+def test_a_combination_is_the_set_of_its_parts_in_any_order(table):
+    first, second = (
+        table.encode([name], like=LIKE, control="control") for name in ("a_low+b", "b+a_low")
+    )
+    np.testing.assert_array_equal(first.features[0], second.features[0, ::-1])
+    alone = table.encode(["a_low"], like=LIKE, control="control")
+    np.testing.assert_array_equal(first.features[0, 0], alone.features[0, 0])
+    assert first.present.tolist() == [[1, 1]]
+
+
+def test_an_unseen_row_is_encoded_on_the_scale_of_training(table):
+    new = table.with_rows(
+        pd.DataFrame({"drug": ["b"], "dose": [8.0], "time": [6]}, index=["b_more"]),
+        embedding=pd.DataFrame([[9.0, 9.0]], index=["b_more"]),
+    )
+    found = new.encode(["b_more"], like=LIKE, control="control")
+    assert found.dose[0, 0] == 2.0
+    before, after = (t.encode(LIKE, like=LIKE, control="control") for t in (table, new))
+    np.testing.assert_array_equal(before.features, after.features)
+
+
+def test_what_a_model_stores_is_json_and_gives_the_same_table(table):
+    again = ConditionTable.from_dict(json.loads(json.dumps(table.to_dict())))
+    for one, other in zip(
+        vars(table.encode(["b", "a_low+b"], like=LIKE, control="control")).values(),
+        vars(again.encode(["b", "a_low+b"], like=LIKE, control="control")).values(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert repr(again) == repr(table)
+    assert "dose (dose, uM)" in repr(table)
+    assert as_table(None) is None
+    assert as_table(table) is table
+    assert as_table(table.frame).dose == "dose"
+
+
+def test_errors_name_what_is_missing(table):
+    with pytest.raises(OptionError, match=r"no row for 'c' \(of condition 'b\+c'\)"):
+        table.encode(["b+c"], like=LIKE, control="control")
+    other = table.with_rows(
+        pd.DataFrame({"drug": ["c"], "dose": [1.0], "time": [6]}, index=["c"]),
+        embedding=pd.DataFrame([[0.0, 0.0]], index=["c"]),
+    )
+    with pytest.raises(OptionError, match=r"drug='c', which no condition of training has"):
+        other.encode(["c"], like=LIKE, control="control")
+    with pytest.raises(InputDataError, match="lack the columns"):
+        table.with_rows(pd.DataFrame({"drug": ["a"]}, index=["x"]))
+    with pytest.raises(InputDataError, match="exist"):
+        table.with_rows(table.frame)
+    with pytest.raises(InputDataError, match="exactly if"):
+        table.with_rows(table.frame.set_axis(["x", "y", "z"]))
+    frame = pd.DataFrame({"dose": [-1.0]}, index=["a"])
+    with pytest.raises(InputDataError, match="negative"):
+        ConditionTable(frame, dose="dose")
+    with pytest.raises(InputDataError, match="several rows"):
+        ConditionTable(pd.concat([frame, frame]))
+    with pytest.raises(InputDataError, match="missing values"):
+        ConditionTable(pd.DataFrame({"x": [np.nan]}, index=["a"]))
+    with pytest.raises(InputDataError, match="no column"):
+        ConditionTable(frame, dose="amount")
+    with pytest.raises(InputDataError, match="no vector"):
+        ConditionTable(frame.abs(), embedding=pd.DataFrame({"v": [1.0]}, index=["b"]))
