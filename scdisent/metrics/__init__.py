@@ -4,6 +4,7 @@ from scdisent.metrics._alignment import AlignedSummary, Alignment, gas, informat
 from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
 from scdisent.metrics._dci import DCI, dci
 from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
+from scdisent.metrics._identification import block_r2, dipd_small, fid_small, support_f1
 from scdisent.metrics._leakage import Equivalence, Leakage, composition_baseline, leakage
 from scdisent.metrics._response import (
     energy_distance,
@@ -47,7 +48,11 @@ __all__ = [
     "Separation",
     "SparseRegression",
     "beta_vae_score",
+    "block_r2",
     "composition_baseline",
+    "dipd_small",
+    "fid_small",
+    "support_f1",
     "dbsr_ls",
     "dci",
     "energy_distance",

@@ -9,6 +9,7 @@ from scdisent.metrics._alignment import gas, informative_fdr
 from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
 from scdisent.metrics._dci import dci
 from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
+from scdisent.metrics._identification import block_r2, dipd_small, fid_small, support_f1
 from scdisent.metrics._leakage import composition_baseline, leakage
 from scdisent.metrics._response import energy_distance, mse_mean, pearson_delta, r2_variance
 from scdisent.metrics._separation import lsdi, lsdi_by_cut, lsdi_over_runs
@@ -193,6 +194,39 @@ _ROWS = (
         "Higgins et al. 2017 (beta-VAE)",
         "Pairs of cells of one level or bin of equal frequency stand for new samples that share "
         "the factor; features are standardised; fitted and scored on disjoint cells",
+    ),
+    MetricSpec(
+        "block_r2",
+        block_r2,
+        (-_INFINITY, 1),
+        "higher",
+        "Subspace identification of nonlinear ICA by kernel regression, as in von Kügelgen et al. "
+        "2021 (arXiv 2106.04619)",
+        "At most 2,000 cells; the same number from the other block is the leak, lower is better",
+    ),
+    MetricSpec(
+        "support_f1",
+        support_f1,
+        (0, 1),
+        "higher",
+        "This package: support of the decoder's Jacobian against planted parents",
+        "",
+    ),
+    MetricSpec(
+        "fid_small",
+        fid_small,
+        (0, _INFINITY),
+        "lower",
+        "Heusel et al. 2017 (arXiv 1706.08500)",
+        "Features of a network that the caller trains, not Inception's",
+    ),
+    MetricSpec(
+        "dipd_small",
+        dipd_small,
+        (0, _INFINITY),
+        "lower",
+        "Liu et al. 2019 (FUNIT, arXiv 1905.01723)",
+        "Features of a network that the caller trains, not VGG's; mean over places and channels",
     ),
     MetricSpec(
         "udr",
