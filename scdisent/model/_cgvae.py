@@ -1,27 +1,18 @@
 """The CG-VAE model."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
-from torch import Tensor
 
 from scdisent._constants import KEYS
-from scdisent._errors import OptionError, ScDisentWarning, SetupError, one_of
-from scdisent.conditions import EncodedConditions
-from scdisent.functional import support
+from scdisent._errors import OptionError, one_of
 from scdisent.model._common import resolve_seed
-from scdisent.model._expression_mixin import ExpressionMixin
-from scdisent.model._latent_mixin import LatentMixin
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
-from scdisent.model._predict_mixin import TRANSFERS, Transfer
-from scdisent.module import CGVAE_TERMS, INVARIANT, SPECIFIC, CgvaeModule
-from scdisent.nn import Cells, ConditionInputs
+from scdisent.model._transport_mixin import TransportMixin
+from scdisent.module import CGVAE_TERMS, CgvaeModule
 
 CODES = ("auto", "index", "covariates")
 TRANSPORT = "transport"
@@ -47,7 +38,7 @@ class CgvaeOptions:
 CG_PRESETS: dict[str, tuple[CgvaeOptions, Mapping[str, float]]] = {
     "default": (
         CgvaeOptions(),
-        {"nll_joint": 1.0, "kl_joint": 1.0, "sparsity": 0.3, "gate": 0.02},
+        {"nll_joint": 1.0, "kl_joint": 1.0, "sparsity": 0.1, "gate": 0.2},
     ),
     "paper": (
         CgvaeOptions(prior="spline", sparsity_method="full", sparsity_scale="none"),
@@ -56,29 +47,7 @@ CG_PRESETS: dict[str, tuple[CgvaeOptions, Mapping[str, float]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Transport(Transfer):
-    """Style codes moved along the monotone maps: the same noise under another condition."""
-
-    here: Tensor  # (n_conditions, n_specific, n_parameters)
-    there: Tensor  # (n_specific, n_parameters)
-    spline: float  # trust in the shape of the map far from the conditions of training
-    is_seen: bool
-
-    def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
-        if self.recipe != TRANSPORT:
-            return super().specific_code(module, cells, z, w)
-        flow = module.flow
-        noise = flow.to_noise(self.here[cells.condition])(w.double())  # float32 swaps ranks
-        there = self.there.expand(len(w), -1, -1)
-        return flow.to_noise(there, spline=self.spline).inv(noise).to(w.dtype)
-
-    def near(self, z: Tensor) -> Tensor:
-        points = self.anchors.of(self.target)[0] if self.is_seen else self.anchors.z
-        return support(z, points)
-
-
-class CGVAE(LatentMixin, ExpressionMixin):
+class CGVAE(TransportMixin):
     r"""Gene programmes and the moves of a condition, by sufficient changes and sparse mixing.
 
     .. math::
@@ -132,7 +101,6 @@ class CGVAE(LatentMixin, ExpressionMixin):
     """
 
     _module_cls = CgvaeModule
-    transfers = (TRANSPORT, *TRANSFERS[:3])
 
     def __init__(
         self,
@@ -191,129 +159,6 @@ class CGVAE(LatentMixin, ExpressionMixin):
             **options,
         )
 
-    def _condition_inputs(self, conditions: list[str]) -> ConditionInputs:
-        """What the condition table says of some conditions, as tensors."""
-        table = self.condition_table
-        if table is None:
-            msg = (
-                "condition_code='covariates' reads what is known of the conditions. Run "
-                "scdisent.setup_anndata(adata, ..., condition_table=...)."
-            )
-            raise SetupError(msg)
-        found: EncodedConditions = table.encode(
-            conditions, like=self.conditions, control=self.control
-        )
-        return ConditionInputs(**{k: torch.from_numpy(v) for k, v in vars(found).items()})
-
     def _plan_defaults(self) -> dict[str, Any]:
         lr = 1e-3 if self.module.expects == "counts" else 5e-3
         return {"lr": lr, "weight_decay": 1e-5, "anneal": True}
-
-    def _after_training(self, datamodule: Any, guard: Any) -> None:
-        if self.is_trained_:
-            self.anchors_ = self._read_anchors(datamodule)
-        super()._after_training(datamodule, guard)
-        self._warn_of_empty_blocks()
-
-    def _warn_of_empty_blocks(self) -> None:
-        sizes = self.module.n_latents
-        if self.options.prior == "standard" or (sizes[INVARIANT] and sizes[SPECIFIC]):
-            return
-        closed = not sizes[SPECIFIC]
-        msg = (
-            "All gates are closed: no latent changes with the condition, and predictions will "
-            "return the cells as they are. Lower weights={'gate': ...}."
-            if closed
-            else "All gates are open: every latent changes with the condition, and the invariant "
-            "block is empty. Raise weights={'gate': ...}, or give n_specific."
-        )
-        warnings.warn(f"{msg} (now {self.weights['gate']})", ScDisentWarning, stacklevel=4)
-
-    # ------------------------------------------------------------- prediction
-
-    def _transfer_to(
-        self, condition: str, recipe: str | None, *, n_neighbors: int = 15
-    ) -> Transport:
-        recipe = one_of(recipe or self.transfers[0], self.transfers, "transfer")
-        if self.module.flow is None:
-            msg = "prior='standard' knows no conditions, so it cannot predict. Use prior='affine'."
-            raise OptionError(msg)
-        if self.anchors_ is None:
-            msg = "this model holds no codes of training cells: train it again."
-            raise SetupError(msg)
-        seen = str(condition) in self.conditions
-        code = self.condition_code(condition) if seen else -1
-        if not seen:
-            self._check_unseen(str(condition), recipe)
-        inputs = None if seen else self._on_device(self._condition_inputs([str(condition)]))
-        moved = self.module.moved[self.module.n_fixed :]
-        here = self.module.map_parameters()[:, moved].double()
-        there = here[code] if seen else self.module.map_parameters(inputs)[0, moved].double()
-        distance, trust = (0.0, 1.0) if seen else self._code_distance(inputs)
-        self.code_distance_ = distance
-        anchors = self.anchors_.to(self.module.device)
-        return Transport(recipe, n_neighbors, anchors, code, here, there, trust, seen)
-
-    def _check_unseen(self, condition: str, recipe: str) -> None:
-        if not self.module.code.knows_new:
-            msg = (
-                f"condition={condition!r} was not in training, and this model has a learned code "
-                f"for each of {self.conditions} only. Train with cells of it, or run setup_anndata "
-                "with condition_table= (doses, categories or embeddings, with a row for it) and "
-                "build CGVAE(adata, condition_code='covariates')."
-            )
-            raise OptionError(msg)
-        if recipe != TRANSPORT:
-            msg = f"transfer={recipe!r} needs training cells of {condition!r}. Use 'transport'."
-            raise OptionError(msg)
-
-    def _on_device(self, inputs: ConditionInputs) -> ConditionInputs:
-        return ConditionInputs(**{k: v.to(self.module.device) for k, v in vars(inputs).items()})
-
-    def _code_distance(self, inputs: ConditionInputs | None) -> tuple[float, float]:
-        """Distance of a new code from those of training, and trust in the spline there.
-
-        In units of the median distance of a training code from its nearest neighbour.
-        """
-        known = self.module.code()
-        between = torch.cdist(known, known).fill_diagonal_(torch.inf).amin(dim=1).median()
-        distance = torch.cdist(self.module.code(inputs), known).min() / between.clamp_min(1e-12)
-        return float(distance), float(torch.exp(-(distance**2)))
-
-    # ------------------------------------------------------------- programmes
-
-    @torch.inference_mode(mode=False)
-    @torch.no_grad()
-    def get_programmes(
-        self, adata: AnnData | None = None, *, max_cells: int = 1_000, seed: int | None = None
-    ) -> pd.DataFrame:
-        r"""How much one SD of each latent moves each gene, ``(n_genes, n_latent)``.
-
-        .. math:: P_{kj} = \mathrm{SD}[z_j] \; \mathbb E_x
-                  \left| \frac{\partial \hat x_k}{\partial z_j} \right|
-
-        with the decoder's output before softmax: for counts in units of the log share.
-
-        Parameters
-        ----------
-        adata
-            Cells; None: the model's own.
-        max_cells
-            Cells that are drawn at random for the mean.
-        seed
-            Of the draw.
-
-        Returns
-        -------
-        Columns ``invariant_0, ..., specific_0, ...`` as in ``representation="full"``.
-        """
-        self._need_training()
-        n_cells = self._source(adata).n_obs
-        rng = np.random.default_rng(resolve_seed(seed))
-        chosen = np.sort(rng.permutation(n_cells)[:max_cells])
-        codes = self.get_latent_representation(adata, representation="full", indices=chosen)
-        device = self.module.device
-        nuisance = self.module.first_levels(len(codes)).to(device)
-        found = self.module.programmes(torch.tensor(codes, device=device), nuisance)
-        names = [f"{name}_{i}" for name, n in self.module.n_latents.items() for i in range(n)]
-        return pd.DataFrame(found.T.cpu().numpy(), index=self.get_var_names(), columns=names)

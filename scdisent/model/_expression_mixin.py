@@ -49,7 +49,8 @@ class ExpressionMixin(PredictMixin):
         adata
             Cells; None: the model's own.
         reconstruction
-            ``"joint"``: p(x | z, w); ``"invariant"``: the head without w, what is shared.
+            ``"joint"``: p(x | z, w); ``"invariant"``: without w, what is shared (DISCoVeR: its head
+            p(x | z); CGVAE: w at the median of its prior).
         transform_condition
             Decode as if under this condition (the default recipe of ``predict``).
         transform_batch
@@ -148,7 +149,8 @@ class ExpressionMixin(PredictMixin):
             if plan is not None:
                 w = plan.specific_code(module, cells, z, w)
             raw = module.decode_joint(z, w, cells.nuisance)
-        profile = module.likelihoods[reconstruction].profile(raw)
+        head = module.likelihoods[reconstruction if reconstruction in module.likelihoods else JOINT]
+        profile = head.profile(raw)
         if module.expects == "counts":
             size = cells.library[:, None] if library_size == "latent" else float(library_size)
             profile = profile * size

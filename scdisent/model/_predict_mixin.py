@@ -57,6 +57,11 @@ class Transfer:
     target: int
     """Code of the target; -1 for one that was not in training."""
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the prediction's ``uns`` says beside the recipe."""
+        return {}
+
     def near(self, z: Tensor) -> Tensor:
         """Support of invariant codes among training cells of the target, ``(n_cells,)``."""
         return support(z, self.anchors.of(self.target)[0])
@@ -210,6 +215,7 @@ class PredictMixin(DisentModel):
             "transfer": plan.recipe,
             "noise": noise,
             "seed": resolve_seed(seed),
+            **plan.notes,
         }
         return self._as_anndata(
             source, _stacked(values), support=np.concatenate(near), made=made, n_samples=n_samples

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -14,15 +15,12 @@ from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import (
     FLOWS,
     Cells,
-    ConditionFlow,
     ConditionInputs,
-    CovariateCode,
     Decoder,
-    FlowPrior,
     GaussianEncoder,
     ImageDecoder,
     ImageEncoder,
-    IndexCode,
+    MovedLatents,
     make_likelihood,
 )
 
@@ -96,9 +94,16 @@ class CgvaeModule(DisentModule):
         self.n_conditions, self.n_dense = n_labels, n_dense
         self.sparsity_method, self.sparsity_scale = sparsity_method, sparsity_scale
         self.warm_up_share = warm_up_share
-        self.n_fixed = 0 if n_specific is None else n_latent
-        n_moving = n_latent if n_specific is None else n_specific
-        self.n_codes = self.n_fixed + n_moving
+        self.latents = MovedLatents(
+            0 if n_specific is None else n_latent,
+            n_latent if n_specific is None else n_specific,
+            n_conditions=n_labels,
+            flow="none" if prior == "standard" else prior,
+            gated=n_specific is None,
+            inputs=condition_inputs,
+            code_dropout=code_dropout,
+        )
+        self.n_codes = self.latents.n_latent
         self._build_networks(
             n_input,
             likelihood,
@@ -110,16 +115,6 @@ class CgvaeModule(DisentModule):
         self.labels = nn.Embedding(n_cell_types, 2 * self.n_codes) if n_cell_types else None
         if self.labels is not None:
             nn.init.normal_(self.labels.weight, std=0.1)
-        self.code: Any = None
-        self.flow: Any = None
-        if prior != "standard":
-            self.code = (
-                IndexCode(n_labels)
-                if condition_inputs is None
-                else CovariateCode(condition_inputs, dropout=code_dropout)
-            )
-            gated = n_specific is None
-            self.flow = ConditionFlow(n_moving, self.code.n_code, kind=prior, gated=gated)
 
     def _build_networks(
         self,
@@ -151,29 +146,16 @@ class CgvaeModule(DisentModule):
     # -------------------------------------------------------- content and style
 
     @property
-    def moved(self) -> Tensor:
-        """Latents that the condition moves: a mask ``(n_codes,)``."""
-        mask = torch.zeros(self.n_codes, dtype=torch.bool, device=self.device)
-        if self.flow is not None:
-            gates = self.flow.gates
-            mask[self.n_fixed :] = True if gates is None else gates > 0
-        return mask
-
-    @property
     def n_latents(self) -> dict[str, int]:
         """Size of each block; with gates it is what training has left open."""
-        n_moved = int(self.moved.sum())
-        return {INVARIANT: self.n_codes - n_moved, SPECIFIC: n_moved}
-
-    @property
-    def order(self) -> Tensor:
-        """Latents with content first, ``(n_codes,)``."""
-        return torch.argsort(self.moved.int(), stable=True)
+        n_style = int(self.latents.is_style.sum())
+        return {INVARIANT: self.n_codes - n_style, SPECIFIC: n_style}
 
     def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """Posterior of one block; no block reads the condition."""
         q = self._whole_posterior(cells)
-        chosen = self.moved if block == SPECIFIC else ~self.moved
+        is_style = self.latents.is_style
+        chosen = is_style if block == SPECIFIC else ~is_style
         return Normal(q.mean[:, chosen], q.stddev[:, chosen], validate_args=False)
 
     def _whole_posterior(self, cells: Cells) -> Normal:
@@ -185,7 +167,8 @@ class CgvaeModule(DisentModule):
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:
         """Posterior of all latents, a sample of it, the prior under each cell's condition."""
         q = self._whole_posterior(cells)
-        return {JOINT: LatentBlock(q, q.rsample(), self.prior(cells))}
+        prior = self.latents.prior(self.base(cells), cells.condition)
+        return {JOINT: LatentBlock(q, q.rsample(), prior)}
 
     def base(self, cells: Cells) -> Normal:
         """Law of the noise, ``(n_cells, n_codes)``: standard, or that of the cell type."""
@@ -196,40 +179,18 @@ class CgvaeModule(DisentModule):
         mean, log_scale = self.labels(cells.cell_type).chunk(2, dim=-1)
         return Normal(mean, log_scale.clamp(-5, 5).exp(), validate_args=False)
 
-    def prior(self, cells: Cells) -> Normal | FlowPrior:
-        """Prior of the codes: that of the noise, moved by the condition."""
-        base = self.base(cells)
-        if self.flow is None:
-            return base
-        parameters = self.map_parameters()[cells.condition]
-        prior = self.flow.prior(self._padded(parameters), base)
-        return prior.as_normal() if prior.is_affine else prior
-
-    def map_parameters(self, inputs: ConditionInputs | None = None) -> Tensor:
-        """Parameters of the maps under each condition of training, or under others.
-
-        ``(n_conditions, n_moving, n_parameters)``.
-        """
-        training = self.code()
-        codes = training if inputs is None else self.code(inputs)
-        return self.flow.parameters_of(codes, training)
-
-    def _padded(self, parameters: Tensor) -> Tensor:
-        """Parameters of all latents; 0, the identity, for those that no condition may move."""
-        n_cells, _, n_parameters = parameters.shape
-        fixed = parameters.new_zeros(n_cells, self.n_fixed, n_parameters)
-        return torch.cat([fixed, parameters], dim=1)
-
     def decode(self, cells: Cells, latents: Mapping[str, LatentBlock]) -> dict[str, Tensor]:
         """The reconstruction; in training with the size of the Jacobian beside it."""
-        z = latents[JOINT].sample
+        block = latents[JOINT]
+        z = block.sample
         if not (self.training and self.weights.get(SPARSITY)):
             return {JOINT: self.decoder(z, cells.nuisance)}
         free = torch.arange(self.n_codes, device=z.device) < self.n_dense
         found = jacobian_l1(
             lambda codes: self.decoder(codes, cells.nuisance),
             z,
-            scale=z.std(dim=0) if self.sparsity_scale == "batch" else None,
+            # Of means: of samples, narrow posteriors would be a cheap way to a small penalty.
+            scale=block.q.mean.std(dim=0) if self.sparsity_scale == "batch" else None,
             weights=(~free).to(z.dtype),
             method=self.sparsity_method,
         )
@@ -237,12 +198,19 @@ class CgvaeModule(DisentModule):
 
     def decode_codes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
         """Raw output for content and style side by side, ``(n_cells, n_codes)``."""
-        raw: Tensor = self.decoder(codes[:, torch.argsort(self.order)], nuisance)
+        raw: Tensor = self.decoder(codes[:, torch.argsort(self.latents.order)], nuisance)
         return raw
 
     def decode_joint(self, z: Tensor, w: Tensor, nuisance: Tensor) -> Tensor:
         """Raw output of p(x | content, style)."""
         return self.decode_codes(torch.cat([z, w], dim=-1), nuisance)
+
+    def decode_invariant(self, z: Tensor, condition: Tensor, nuisance: Tensor) -> Tensor:
+        """Raw output for content, with style at the median of its prior under the condition."""
+        w = z.new_zeros(len(z), self.n_latents[SPECIFIC])
+        if self.latents.flow is not None:
+            w = self.latents.flow.to_noise(self.latents.style_parameters()[condition]).inv(w)
+        return self.decode_joint(z, w, nuisance)
 
     def programmes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
         r"""Mean :math:`|\partial y_k / \partial z_j|` times the SD of z, ``(n_codes, n_genes)``."""
@@ -261,32 +229,19 @@ class CgvaeModule(DisentModule):
         yield Term("kl_joint", block.kl())
         if SPARSITY in state.raw:
             yield Term(SPARSITY, state.raw[SPARSITY])
-        gates = self._penalised_gates()
-        if gates is not None:
+        if self.latents.gates is not None and self.weights.get("gate"):
             # Without a gradient: after_step shrinks the gates, to exact zeros.
-            yield Term("gate", gates.detach().sum())
-
-    def _penalised_gates(self) -> nn.Parameter | None:
-        gates: nn.Parameter | None = None if self.flow is None else self.flow.gates
-        return gates if self.weights.get("gate") else None
+            yield Term("gate", self.latents.gates.detach().sum())
 
     def warm_up(self) -> dict[str, float]:
-        """Divergence from a tenth, sparsity from 0; gates are pushed when both are at work."""
-        part = min(1.0, self.progress / self.warm_up_share) if self.warm_up_share else 1.0
-        return {"kl_joint": 0.1 + 0.9 * part, SPARSITY: part}
+        """Divergence from a tenth of its weight; sparsity from 0 once the divergence is whole.
 
-    @torch.no_grad()
-    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
-        r"""Proximal step of the gates, :math:`m \leftarrow \max(0, m - \eta \lambda / \sqrt v)`.
-
-        In the metric of Adam, whose step is :math:`\eta g / \sqrt v`: a gate then stays open if its
-        gradient exceeds the weight, whatever its size, and a closed one can open again.
+        Before, shrinking posteriors would be the cheapest way to a small penalty.
         """
-        gates = self._penalised_gates()
-        if gates is None:
-            return
-        weight = self.weights["gate"] * max(0.0, min(1.0, (self.progress - 0.2) / 0.3))
-        group, state = optimizer.param_groups[0], optimizer.state[gates]
-        correction = 1 - group["betas"][1] ** float(state["step"])
-        size = (state["exp_avg_sq"] / correction).sqrt() + group["eps"]
-        gates.sub_(group["lr"] * weight / size).clamp_(min=0.0)
+        rise = self.progress / self.warm_up_share if self.warm_up_share else np.inf
+        return {"kl_joint": 0.1 + 0.9 * min(1.0, rise), SPARSITY: min(1.0, max(0.0, rise - 1))}
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Shrink the gates."""
+        weight = self.weights.get("gate", 0.0)
+        self.latents.shrink_gates(optimizer, weight=weight, progress=self.progress)

@@ -9,6 +9,7 @@ from scdisent.nn._flows import FLOWS, ConditionFlow, FlowPrior
 from scdisent.nn._images import ImageDecoder, ImageEncoder
 from scdisent.nn._likelihoods import LIKELIHOODS, CountLikelihood, Likelihood, likelihood_class
 from scdisent.nn._mixed import FAMILIES, Mixed, make_likelihood
+from scdisent.nn._moved_latents import MovedLatents
 from scdisent.nn._priors import PRIORS, specific_prior
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "IndexCode",
     "Likelihood",
     "Mixed",
+    "MovedLatents",
     "TotalCorrelationCritic",
     "balanced_weights",
     "likelihood_class",

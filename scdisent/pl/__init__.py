@@ -4,7 +4,7 @@ from scdisent.pl._history import history
 from scdisent.pl._latent import latent
 from scdisent.pl._leakage import leakage
 from scdisent.pl._response import response
-from scdisent.pl._scores import dbsr_ls, fvh_lt
+from scdisent.pl._scores import dbsr_ls, fvh_lt, programmes
 from scdisent.pl._separation import lsdi
 from scdisent.pl._traversal import traversal
 
@@ -15,6 +15,7 @@ __all__ = [
     "latent",
     "leakage",
     "lsdi",
+    "programmes",
     "response",
     "traversal",
 ]

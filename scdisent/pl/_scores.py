@@ -115,6 +115,74 @@ def fvh_lt_numbers(
     return heat_map(loadings, latents, share=share, n_genes=n_genes, block=block)
 
 
+def programmes(
+    adata: AnnData,
+    *,
+    n_genes: int = 6,
+    block: str | None = None,
+    key: str = UNS_KEY,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Drawn:
+    """Draw which genes each latent of a sparse decoder moves, and how far.
+
+    Laid out as :func:`fvh_lt`, with the number of genes of each programme beside its information.
+    Colour is the mean change of the decoder's output for one SD of the latent: for counts of the
+    log share of the gene.
+
+    Parameters
+    ----------
+    adata
+        After ``tl.programmes``. It is not changed.
+    n_genes
+        Genes of each informative latent; tables of at most 40 features are drawn whole.
+    block
+        Block of latents to draw. Default: all.
+    key
+        Name under which results are stored.
+    ax
+        Axes to draw on; bars and colour scale stand right of it.
+    show, save
+        Show the figure (default: in interactive sessions); a file to write it to.
+
+    Returns
+    -------
+    The axes, unless shown.
+
+    Raises
+    ------
+    InputDataError
+        If there are no results.
+    OptionError
+        If the block is unknown, or ``n_genes`` is below one.
+    """
+    numbers = programmes_numbers(adata, n_genes=n_genes, block=block, key=key)
+    largest = float(np.max(numbers.values.to_numpy())) or 1.0
+    drawn = _draw(
+        numbers,
+        ax=ax,
+        colors=plt.colormaps["Blues"],
+        norm=Normalize(0, largest),
+        legend="change for one\nSD of the latent",
+        side={"kl": "KL (nat)", "n_genes": "genes"},
+    )
+    _decorate(drawn, numbers, title="Programmes: genes that each latent moves", what="gene")
+    return finish([drawn], show=show, save=save, new=ax is None, single=True)
+
+
+def programmes_numbers(
+    adata: AnnData, *, n_genes: int = 6, block: str | None = None, key: str = UNS_KEY
+) -> HeatMap:
+    """Numbers of :func:`programmes`: genes are chosen by the change itself."""
+    call = "tl.programmes(adata, model)"
+    loadings, latents = stored_loadings(adata, "programmes", key=key, call=call)
+    table = stored(adata, "programmes", key=key, call=call)
+    latents = latents.assign(n_genes=table["n_genes"])
+    share = np.nan_to_num(loadings.to_numpy().T)
+    return heat_map(loadings, latents, share=share, n_genes=n_genes, block=block)
+
+
 def dbsr_ls(
     adata: AnnData,
     *,

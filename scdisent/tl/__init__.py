@@ -3,6 +3,7 @@
 from scdisent.tl._align import align
 from scdisent.tl._embed import embed
 from scdisent.tl._latents import dbsr_ls, fvh_lt, lsdi
+from scdisent.tl._programmes import programmes
 from scdisent.tl._score import decoded_features, score
 from scdisent.tl._traverse import traverse
 
@@ -13,6 +14,7 @@ __all__ = [
     "embed",
     "fvh_lt",
     "lsdi",
+    "programmes",
     "score",
     "traverse",
 ]

@@ -84,7 +84,7 @@ def fvh_lt(
         total_variance=None if space.is_counts else space.expression.var(axis=0),
         min_variance=MIN_VARIANCE[space.is_counts],
     )
-    values = np.where(_rare(space), np.nan, found.values)
+    values = np.where(rare_genes(space), np.nan, found.values)
     store_loadings(adata, f"{key_added}_fvh_lt", space, values)
     store_loadings(adata, f"{key_added}_fvh_lt_signed", space, found.signed)
     columns = {
@@ -296,7 +296,7 @@ def store_latents(
     results["latents"] = frame.assign(**columns)
 
 
-def _rare(space: LatentSpace) -> NDArray[np.bool_]:
+def rare_genes(space: LatentSpace) -> NDArray[np.bool_]:
     """Genes with too few counts to be scored, ``(n_genes,)``."""
     if not space.is_counts:
         return np.zeros(len(space.genes), dtype=bool)

@@ -1,0 +1,141 @@
+"""Latents of which a condition moves some: content and style, and what the condition does."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from scdisent.nn._conditions import ConditionCode, ConditionInputs, CovariateCode, IndexCode
+from scdisent.nn._flows import ConditionFlow, FlowPrior
+
+RELEASE = 0.75
+"""Share of training after which gates are no longer penalised."""
+
+
+class MovedLatents(nn.Module):
+    """Latents that stand as content, then style, with the maps by which conditions move the style.
+
+    The first ``n_fixed`` are content whatever happens. Of the others all are style, or with gates
+    those whose gate is open.
+
+    Parameters
+    ----------
+    n_fixed, n_free
+        Latents that no condition may move, and those that it may.
+    n_conditions
+        Conditions of training.
+    flow
+        ``"affine"``, ``"spline"``; ``"none"``: no condition moves anything.
+    gated
+        Whether the free latents have gates.
+    inputs
+        What is known of the conditions; None: a free code for each.
+    code_dropout
+        Of codes that are computed from what is known.
+    """
+
+    code: ConditionCode | None
+    flow: ConditionFlow | None
+
+    def __init__(
+        self,
+        n_fixed: int,
+        n_free: int,
+        *,
+        n_conditions: int,
+        flow: str,
+        gated: bool,
+        inputs: ConditionInputs | None = None,
+        code_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.n_fixed, self.n_latent = n_fixed, n_fixed + n_free
+        self.code, self.flow = None, None
+        if flow != "none":
+            self.code = (
+                IndexCode(n_conditions)
+                if inputs is None
+                else CovariateCode(inputs, dropout=code_dropout)
+            )
+            self.flow = ConditionFlow(n_free, self.code.n_code, kind=flow, gated=gated)
+        self._closed: Tensor | None = None
+
+    @property
+    def gates(self) -> nn.Parameter | None:
+        """How far the condition moves each free latent, where there are gates."""
+        return None if self.flow is None else self.flow.gates
+
+    @property
+    def is_style(self) -> Tensor:
+        """Which latents the condition moves: a mask ``(n_latent,)``."""
+        gates = self.gates
+        if self.flow is None:
+            return torch.zeros(self.n_latent, dtype=torch.bool)
+        free = torch.ones(self.n_latent - self.n_fixed, dtype=torch.bool)
+        free = free if gates is None else gates.detach() > 0
+        return torch.cat([torch.zeros(self.n_fixed, dtype=torch.bool, device=free.device), free])
+
+    @property
+    def order(self) -> Tensor:
+        """Latents with content first, ``(n_latent,)``."""
+        return torch.argsort(self.is_style.int(), stable=True)
+
+    def parameters_of(self, inputs: ConditionInputs | None = None) -> Tensor:
+        """Parameters of the maps under each condition of training, or under others.
+
+        ``(n_conditions, n_free, n_parameters)``.
+        """
+        if self.code is None or self.flow is None:
+            msg = "without a flow no condition moves a latent"
+            raise ValueError(msg)  # models ask before
+        training = self.code()
+        codes = training if inputs is None else self.code(inputs)
+        return self.flow.parameters_of(codes, training)
+
+    def style_parameters(self, inputs: ConditionInputs | None = None) -> Tensor:
+        """The same for the style alone, ``(n_conditions, n_style, n_parameters)``."""
+        return self.parameters_of(inputs)[:, self.is_style[self.n_fixed :]]
+
+    def prior(self, base: Normal, condition: Tensor) -> Normal | FlowPrior:
+        """Law of the latents of cells whose noise has the law ``base``, ``(n_cells, n_latent)``."""
+        if self.flow is None:
+            return base
+        prior = self.flow.prior(self._of_cells(condition), base)
+        return prior.as_normal() if prior.is_affine else prior
+
+    def from_noise(self, noise: Tensor, condition: Tensor) -> Tensor:
+        """Latents of noise under the condition of each cell, ``(n_cells, n_latent)``."""
+        if self.flow is None:
+            return noise
+        latents: Tensor = self.flow.to_noise(self._of_cells(condition)).inv(noise)
+        return latents
+
+    def _of_cells(self, condition: Tensor) -> Tensor:
+        """Parameters for each cell; 0, the identity, for latents that no condition may move."""
+        free = self.parameters_of()[condition]
+        fixed = free.new_zeros(len(free), self.n_fixed, free.shape[-1])
+        return torch.cat([fixed, free], dim=1)
+
+    @torch.no_grad()
+    def shrink_gates(
+        self, optimizer: torch.optim.Optimizer, *, weight: float, progress: float
+    ) -> None:
+        r"""Proximal step of the gates, :math:`m \leftarrow \max(0, m - \eta \lambda / \sqrt v)`.
+
+        In the metric of Adam, whose step is :math:`\eta g / \sqrt v`: a gate stays open if its
+        gradient exceeds the weight, whatever its size, and a closed one can open again. The weight
+        rises from a fifth of training to a half of it. In the last quarter closed gates stay closed
+        and open ones are free, because the penalty would leave the effects too small.
+        """
+        gates = self.gates
+        if gates is None or not weight:
+            return
+        if self._closed is not None and progress > RELEASE:
+            gates[self._closed] = 0.0
+            gates.clamp_(min=0.0)
+            return
+        weight = weight * max(0.0, min(1.0, (progress - 0.2) / 0.3))
+        group, state = optimizer.param_groups[0], optimizer.state[gates]
+        correction = 1 - group["betas"][1] ** float(state["step"])
+        size = (state["exp_avg_sq"] / correction).sqrt() + group["eps"]
+        gates.sub_(group["lr"] * weight / size).clamp_(min=0.0)
+        self._closed = gates == 0 if progress > RELEASE else None

@@ -1,0 +1,226 @@
+"""CG-VAE: what the condition moves, where it goes, and what each latent touches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import read_h5ad
+
+import scdisent
+from scdisent import metrics, pl, tl
+from scdisent._errors import InputDataError, OptionError, ScDisentWarning, SetupError
+from scdisent.datasets import simulate_domains, true_domain_features
+
+TRAIN = {"batch_size": 256, "train_size": 1.0, "keep_best": False, "enable_progress_bar": False}
+DOSES = [0, 0.2, 0.4, 0.6, 0.8, 1]
+TABLE = pd.DataFrame({"dose": DOSES}, index=[f"dose_{dose:g}" for dose in DOSES])
+
+
+def fit(adata, *, epochs, seed=0, setup=None, **options):
+    scdisent.setup_anndata(adata, condition_key="condition", **(setup or {}))
+    model = scdisent.CGVAE(adata, likelihood="normal", n_hidden=64, seed=seed, **options)
+    model.train(epochs, seed=seed, **TRAIN)
+    return model
+
+
+@pytest.fixture(scope="module")
+def gated():
+    """Four latents of which the last two change, and a model that does not know which."""
+    adata = simulate_domains("s_a", n_cells=6_000, n_domains=6, n_changing=2, seed=11)
+    return adata, fit(adata, epochs=30, n_latent=4)
+
+
+@pytest.fixture(scope="module")
+def dosed():
+    """Cells at five doses; the sixth was left out."""
+    adata = simulate_domains("s_dose", n_cells=4_000, seed=11)
+    seen = adata[adata.obs["condition"] != "dose_0.6"].copy()
+    seen.obs["condition"] = seen.obs["condition"].cat.remove_unused_categories()
+    table = {"control": "dose_0", "condition_table": TABLE}
+    model = fit(seen, epochs=40, n_latent=2, n_specific=2, setup=table, weights={"sparsity": 0.03})
+    return seen, model
+
+
+def test_gates_find_how_many_latents_the_condition_moves_and_which(gated):
+    adata, model = gated
+    assert model.module.n_latents == {"invariant": 2, "specific": 2}
+    content, style = (
+        model.get_latent_representation(representation=name) for name in ("invariant", "specific")
+    )
+    factors = adata.obsm["truth_factors"]
+    assert metrics.block_r2(style, factors[:, 2:]) > 0.9
+    assert metrics.block_r2(content, factors[:, :2]) > 0.9
+    assert metrics.block_r2(content, factors[:, 2:]) < 0.1  # the leak
+
+
+def test_without_a_penalty_no_gate_closes_and_with_a_large_one_all_do():
+    adata = simulate_domains("s_a", n_cells=2_000, n_domains=4, n_changing=2, seed=1)
+    with pytest.warns(ScDisentWarning, match="All gates are open"):
+        open_model = fit(adata, epochs=15, n_latent=4, weights={"gate": 0.0})
+    assert open_model.representations == ("specific",)
+    assert open_model.get_latent_representation().shape == (2_000, 4)
+    with pytest.raises(OptionError, match="invariant block is empty: training left 4 of 4 gates"):
+        open_model.get_latent_representation(representation="invariant")
+    with pytest.warns(ScDisentWarning, match="All gates are closed"):
+        closed = fit(adata, epochs=15, n_latent=4, weights={"gate": 1e4})
+    assert closed.representations == ("invariant",)
+    source = adata[adata.obs["condition"] == "u0"]
+    same = closed.predict(source, condition="u1", kind="mean").X
+    np.testing.assert_allclose(same, source.X, atol=1e-5)  # nothing is known to change
+    assert closed.get_latent_representation(representation="full").shape == (2_000, 4)
+
+
+def test_an_unseen_dose_is_predicted_cell_by_cell_better_than_by_a_shift(dosed):
+    seen, model = dosed
+    source = seen[seen.obs["condition"] == "dose_0"]
+    predicted = model.predict(source, condition="dose_0.6", kind="mean")
+    truth = true_domain_features(source, "dose_0.6")
+    means = seen.to_df().groupby(seen.obs["condition"].to_numpy()).mean()
+    shift = means.loc[["dose_0.4", "dose_0.8"]].mean() - means.loc["dose_0"]
+
+    def r2(values):
+        return 1 - ((values - truth) ** 2).sum() / ((truth - truth.mean(axis=0)) ** 2).sum()
+
+    assert r2(predicted.X) > 0.9
+    assert r2(predicted.X) > r2(source.X + shift.to_numpy()) + 0.02
+    assert not predicted.obs["scdisent_seen"].any()
+    assert (predicted.obs["condition"] == "dose_0.6").all()
+    assert predicted.uns["scdisent"]["prediction"]["code_distance"] > 0
+    assert predicted.obs["scdisent_support"].between(0, 1).all()
+    again = model.predict(source, condition="dose_0.4", kind="mean")
+    assert again.obs["scdisent_seen"].all()
+    assert again.uns["scdisent"]["prediction"]["code_distance"] == 0
+
+
+def test_dose_zero_of_an_unseen_name_is_the_control(dosed):
+    seen, model = dosed
+    table = model.condition_table.with_rows(pd.DataFrame({"dose": [0.0]}, index=["nothing"]))
+    source = seen[seen.obs["condition"] == "dose_1"].copy()
+    setup = {"condition_key": "condition", "control": "dose_0", "condition_table": table}
+    cells = seen.copy()
+    scdisent.setup_anndata(cells, **setup)
+    other = scdisent.CGVAE(cells, likelihood="normal", n_latent=2, n_specific=2, n_hidden=64)
+    other.train(1, **TRAIN)
+    values = [
+        other.predict(source, condition=name, kind="mean").X for name in ("nothing", "dose_0")
+    ]
+    np.testing.assert_allclose(*values, atol=1e-5)
+
+
+def test_there_and_back_is_the_same_cell(dosed):
+    _, model = dosed
+    w = torch.from_numpy(model.get_latent_representation(representation="specific")).double()
+    flow = model.module.latents.flow
+
+    def move(values, here, there):
+        noise = flow.to_noise(here.expand(len(values), -1, -1))(values)
+        return flow.to_noise(there.expand(len(values), -1, -1)).inv(noise)
+
+    with torch.inference_mode():
+        here, there = (model._transfer_to(name, None).there for name in ("dose_0.2", "dose_1"))
+        moved = move(w, here, there)
+        back = move(moved, there, here)
+    assert (moved - w).abs().max() > 0.5
+    assert torch.equal(moved.argsort(dim=0), w.argsort(dim=0))
+    torch.testing.assert_close(back, w, rtol=0, atol=1e-10)
+
+
+def test_a_saved_model_predicts_the_same_unseen_dose(dosed, tmp_path):
+    seen, model = dosed
+    source = seen[seen.obs["condition"] == "dose_0"]
+    before = model.predict(source, condition="dose_0.6", seed=1)
+    model.save(tmp_path / "model")
+    loaded = scdisent.CGVAE.load(tmp_path / "model")
+    after = loaded.predict(source, condition="dose_0.6", seed=1)
+    np.testing.assert_array_equal(before.X, after.X)
+    np.testing.assert_array_equal(
+        model.get_latent_representation(), loaded.get_latent_representation(seen)
+    )
+    assert repr(loaded.condition_table) == repr(model.condition_table)
+
+
+def test_an_index_code_refuses_unseen_conditions_and_names_the_alternative(gated):
+    _, model = gated
+    with pytest.raises(OptionError, match=r"'u9' was not in training.*condition_code='covariates'"):
+        model.predict(condition="u9")
+
+
+def test_a_condition_without_a_row_is_refused_at_setup_and_at_prediction(dosed):
+    seen, model = dosed
+    with pytest.raises(OptionError, match="no row for 'dose_7'"):
+        model.predict(seen[:5], condition="dose_7")
+    cells = seen.copy()
+    short = TABLE.drop(index="dose_0.2")
+    with pytest.raises(OptionError, match=r"no row for 'dose_0\.2'"):
+        scdisent.setup_anndata(cells, condition_key="condition", condition_table=short)
+    negative = {"condition_key": "condition", "condition_table": -TABLE}
+    with pytest.raises(InputDataError, match="negative"):
+        scdisent.setup_anndata(cells, **negative)
+
+
+def test_options_that_cannot_work_say_what_is_missing(gated):
+    adata, model = gated
+    with pytest.raises(SetupError, match="condition_table="):
+        scdisent.CGVAE(adata, likelihood="normal", condition_code="covariates")
+    with pytest.raises(OptionError, match="labels_key="):
+        scdisent.CGVAE(adata, likelihood="normal", content_prior="label")
+    with pytest.raises(OptionError, match="Choose one of: 'standard', 'affine', 'spline'"):
+        scdisent.CGVAE(adata, likelihood="normal", prior="autoregressive")
+    with pytest.raises(OptionError, match="'transport'"):
+        model.predict(condition="u1", transfer="swap")
+    plain = scdisent.CGVAE(adata, likelihood="normal", prior="standard", n_hidden=8)
+    plain.train(1, **TRAIN)
+    with pytest.raises(OptionError, match="knows no conditions"):
+        plain.predict(condition="u1")
+
+
+def test_a_sparser_decoder_touches_fewer_features():
+    adata = simulate_domains("s_a", n_cells=3_000, n_domains=5, seed=3)
+    found = {}
+    for weight in (0.0, 0.1):
+        model = fit(adata, epochs=25, n_latent=0, n_specific=4, weights={"sparsity": weight})
+        codes = model.get_latent_representation(representation="full")
+        found[weight] = metrics.support_f1(
+            model.get_programmes().T,
+            adata.varm["truth_parents"].T,
+            codes=codes,
+            factors=adata.obsm["truth_factors"],
+        )
+        assert 0.3 < codes.std(axis=0).mean() < 3  # the penalty is not met by inflation
+    assert found[0.1] > found[0.0] + 0.03
+
+
+def test_programmes_are_the_change_of_the_decoder_for_one_sd(gated, tmp_path):
+    adata, model = gated
+    table = tl.programmes(adata, model, n_top=3)
+    loadings = adata.varm["scdisent_programmes"]
+    codes = model.get_latent_representation(representation="full")
+    step = 1e-2
+    for latent, name in enumerate(loadings.columns):
+        moved = codes.copy()
+        moved[:, latent] += step
+        change = np.abs(model.decode(moved) - model.decode(codes)).mean(axis=0) / step
+        expected = change * codes[:, latent].std()
+        np.testing.assert_allclose(loadings[name], expected, rtol=0.1, atol=0.02)
+        assert table.loc[name, "top_genes"].split(", ")[0] == loadings[name].idxmax()
+    ax = pl.programmes(adata, show=False)
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(
+        table.sort_values(["block", "kl"], ascending=[True, False]).index
+    )
+    adata.write_h5ad(tmp_path / "out.h5ad")
+    back = read_h5ad(tmp_path / "out.h5ad")
+    pd.testing.assert_frame_equal(back.varm["scdisent_programmes"], loadings)
+    with pytest.raises(OptionError, match="no programmes"):
+        tl.programmes(adata, object())
+
+
+def test_transport_needs_no_cell_types_even_if_the_prior_does(kit):
+    adata = kit.ready("normal")
+    options = {"likelihood": "normal", "content_prior": "label", "prior": "spline"}
+    model = kit.trained(scdisent.CGVAE, adata, **options)
+    assert len(model.module.labels.weight) == adata.obs["cell_type"].nunique()
+    source = adata[adata.obs["condition"] == "control"]
+    bare = source.copy()
+    del bare.obs["cell_type"]
+    values = [model.predict(cells, condition="stimulated", seed=0).X for cells in (source, bare)]
+    np.testing.assert_array_equal(*values)
