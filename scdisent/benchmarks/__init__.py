@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from scdisent._errors import one_of
+from scdisent.benchmarks._identifiability import identifiability
 from scdisent.benchmarks._interferon import interferon
 from scdisent.benchmarks._invariance import invariance
 from scdisent.benchmarks._score_speed import score_speed
@@ -14,6 +15,7 @@ from scdisent.benchmarks._speed import speed
 from scdisent.benchmarks._toy import toy
 
 SUITES: dict[str, Callable[..., pd.DataFrame]] = {
+    "identifiability": identifiability,
     "interferon": interferon,
     "invariance": invariance,
     "score_speed": score_speed,
@@ -28,4 +30,14 @@ def run(suite: str, *, out: str | Path = "docs/benchmarks") -> pd.DataFrame:
     return SUITES[one_of(suite, SUITES, "suite")](out)
 
 
-__all__ = ["SUITES", "interferon", "invariance", "run", "score_speed", "separation", "speed", "toy"]
+__all__ = [
+    "SUITES",
+    "identifiability",
+    "interferon",
+    "invariance",
+    "run",
+    "score_speed",
+    "separation",
+    "speed",
+    "toy",
+]

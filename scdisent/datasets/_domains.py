@@ -209,9 +209,11 @@ def _mixing(world: _World, rng: np.random.Generator) -> dict:
     """Parents of each feature, and the weights of its linear part and of its network."""
     parents = _parents(world, rng)
     n_latent, n_features = parents.shape
-    linear = rng.choice([-1, 1], parents.shape) * rng.uniform(0.5, 1.5, parents.shape) * parents
+    # The linear part is the larger one, so that features of one parent are monotone in it: with
+    # folds the mixing could not be inverted, which theory assumes.
+    linear = rng.choice([-1, 1], parents.shape) * rng.uniform(1, 2, parents.shape) * parents
     inner = rng.standard_normal((n_features, n_latent, WIDTH)) * parents.T[:, :, None]
-    outer = rng.standard_normal((n_features, WIDTH)) / np.sqrt(WIDTH)
+    outer = 0.5 * rng.standard_normal((n_features, WIDTH)) / np.sqrt(WIDTH)
     return {"parents": parents, "linear": linear, "inner": inner, "outer": outer}
 
 

@@ -11,7 +11,14 @@ from scipy import sparse, stats
 from sklearn.datasets import make_swiss_roll
 
 from scdisent._errors import InputDataError, OptionError
-from scdisent.datasets import noisy_swiss_roll, simulate_conditions, toy_sum, true_rates
+from scdisent.datasets import (
+    noisy_swiss_roll,
+    simulate_conditions,
+    simulate_domains,
+    toy_sum,
+    true_domain_features,
+    true_rates,
+)
 from scdisent.datasets._simulate import RESPONSE_SD, negative_binomial
 
 RICH = {
@@ -340,3 +347,68 @@ def test_swiss_roll_scatters_around_its_factors(noise):
     assert residual.std() == pytest.approx(noise, abs=0.01)
     radius = np.hypot(*(adata.X - adata.uns["truth"]["shift"])[:, [0, 2]].T)
     assert abs(radius - angle).mean() < noise + 1e-3
+
+
+# ------------------------------------------------------------------------ domains
+
+
+@pytest.mark.parametrize("kind", ["s_a", "s_b", "s_dense", "s_count", "s_dose"])
+def test_domains_follow_their_recipe(kind):
+    adata = simulate_domains(kind, n_cells=6_000, n_domains=3, seed=1)
+    truth, z = adata.uns["truth"], adata.obsm["truth_factors"]
+    for number, name in enumerate(truth["conditions"]):
+        own = z[(adata.obs["condition"] == name).to_numpy()]
+        error = 4 * truth["sds"][number] / np.sqrt(len(own))
+        assert (np.abs(own.mean(axis=0) - truth["means"][number]) < error).all()
+        np.testing.assert_allclose(own.std(axis=0), truth["sds"][number], rtol=0.15)
+    assert adata.varm["truth_parents"].shape == (adata.n_vars, z.shape[1])
+    again = simulate_domains(kind, n_cells=6_000, n_domains=3, seed=1)
+    assert (adata.X != again.X).sum() == 0
+
+
+def test_domains_mix_only_the_parents_and_keep_the_cell_under_another_condition():
+    adata = simulate_domains("s_b", n_cells=500, n_domains=3, seed=0)
+    parents = adata.varm["truth_parents"]
+    np.testing.assert_array_equal(parents[:, 0], parents[:, 1])  # always together
+    np.testing.assert_array_equal(parents[:, 2], parents[:, 3])
+    clean = true_domain_features(adata)
+    residual = adata.X - clean
+    assert residual.std() == pytest.approx(0.1, rel=0.02)
+    np.testing.assert_allclose(clean.std(axis=0), 1, rtol=1e-6)
+    other = true_domain_features(adata, "u1")
+    own = (adata.obs["condition"] == "u1").to_numpy()
+    np.testing.assert_allclose(other[own], clean[own])
+    subset = adata[::7]
+    np.testing.assert_allclose(true_domain_features(subset, "u1"), other[::7])
+    moved = adata.copy()
+    moved.obsm["truth_noise"][:, 4] += 1.0  # a latent of its own
+    changed = np.abs(true_domain_features(moved, "u1") - other).max(axis=0) > 1e-9
+    np.testing.assert_array_equal(changed, parents[:, 4])
+
+
+def test_domains_change_only_the_latents_that_they_say():
+    adata = simulate_domains("s_a", n_cells=100, n_domains=4, n_changing=1, seed=0)
+    truth = adata.uns["truth"]
+    np.testing.assert_array_equal(truth["changing"], [False, False, False, True])
+    assert (truth["means"][:, :3] == 0).all()
+    assert (truth["sds"][:, :3] == 1).all()
+    assert np.ptp(truth["means"][:, 3]) > 0
+
+
+def test_counts_of_domains_are_overdispersed_around_their_rates():
+    adata = simulate_domains("s_count", n_cells=3_000, n_domains=2, seed=0)
+    x = adata.X.toarray()
+    assert (x == np.round(x)).all()
+    assert x.sum(axis=1).mean() == pytest.approx(1_500, rel=0.03)
+    assert adata.varm["truth_parents"][:, 4].mean() == pytest.approx(0.1, abs=0.05)
+    mean, variance = x.mean(axis=0), x.var(axis=0)
+    assert (variance[mean > 2] > 1.2 * mean[mean > 2]).all()
+
+
+def test_domains_refuse_what_has_no_meaning():
+    with pytest.raises(OptionError, match="kind"):
+        simulate_domains("s_z")
+    with pytest.raises(OptionError, match="n_changing"):
+        simulate_domains("s_a", n_changing=5)
+    with pytest.raises(OptionError, match="n_cells"):
+        simulate_domains("s_a", n_cells=1)
