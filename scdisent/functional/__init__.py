@@ -13,6 +13,12 @@ from scdisent.functional._counts import (
     poisson,
     zero_inflated_negative_binomial,
 )
+from scdisent.functional._generative_games import (
+    GENERATIVE_GAMES,
+    GenerativeGame,
+    r1_penalty,
+    unit_gradient_penalty,
+)
 from scdisent.functional._jacobian import (
     JacobianL1,
     jacobian_l1,
@@ -44,6 +50,8 @@ from scdisent.functional._transfer import local_mean, support
 
 __all__ = [
     "GAMES",
+    "GENERATIVE_GAMES",
+    "GenerativeGame",
     "JacobianL1",
     "SparseCells",
     "class_means",
@@ -65,12 +73,14 @@ __all__ = [
     "off_diagonal",
     "permuted",
     "poisson",
+    "r1_penalty",
     "rbf_kernel",
     "sparse_linear",
     "standardised",
     "support",
     "total_correlation",
     "unit_diagonal",
+    "unit_gradient_penalty",
     "zero_inflated_negative_binomial",
     "zero_sum_game",
 ]

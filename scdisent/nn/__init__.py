@@ -11,6 +11,7 @@ from scdisent.nn._likelihoods import LIKELIHOODS, CountLikelihood, Likelihood, l
 from scdisent.nn._mixed import FAMILIES, Mixed, make_likelihood
 from scdisent.nn._moved_latents import MovedLatents
 from scdisent.nn._priors import PRIORS, specific_prior
+from scdisent.nn._projection_critic import ProjectionCritic
 
 __all__ = [
     "FAMILIES",
@@ -34,6 +35,7 @@ __all__ = [
     "Likelihood",
     "Mixed",
     "MovedLatents",
+    "ProjectionCritic",
     "TotalCorrelationCritic",
     "balanced_weights",
     "likelihood_class",

@@ -1,0 +1,58 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from scdisent.functional import GENERATIVE_GAMES, r1_penalty, unit_gradient_penalty
+from scdisent.nn import IndexCode, ProjectionCritic
+
+
+def test_a_critic_that_guesses_pays_two_log_two():
+    game, zeros = GENERATIVE_GAMES["logistic"], torch.zeros(7)
+    assert game.critic(zeros, zeros) == pytest.approx(2 * math.log(2))
+    assert game.generator(zeros) == pytest.approx(math.log(2))
+    scores = torch.linspace(-3, 3, 7)
+    expected = F.binary_cross_entropy_with_logits(scores, torch.ones(7))
+    assert game.generator(scores) == pytest.approx(float(expected))
+
+
+def test_the_best_score_of_wasserstein_is_the_distance_of_the_means():
+    game = GENERATIVE_GAMES["wasserstein"]
+    real, fake = torch.randn(2, 500) + torch.tensor([[2.0], [0.0]])
+    assert game.critic(real, fake) == pytest.approx(float(fake.mean() - real.mean()))
+    assert game.generator(fake) == pytest.approx(-float(fake.mean()))
+
+
+def test_gradient_penalties_of_a_linear_critic_are_known():
+    weight = torch.tensor([3.0, 4.0])
+
+    def critic(x):
+        return x @ weight
+
+    real, fake = torch.randn(2, 20, 2)
+    assert r1_penalty(critic, real, fake) == pytest.approx(12.5)
+    assert unit_gradient_penalty(critic, real, fake) == pytest.approx(16.0)
+    assert unit_gradient_penalty(lambda x: critic(x) / 5, real, fake) == pytest.approx(0, abs=1e-6)
+
+
+def test_gradient_penalties_can_be_minimised():
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+    real, fake = torch.randn(2, 20, 2)
+    r1_penalty(lambda x: x @ weight, real, fake).backward()
+    torch.testing.assert_close(weight.grad, torch.tensor([3.0, 4.0]))
+
+
+@pytest.mark.parametrize("shape", [None, (1, 8, 8)])
+def test_a_critic_scores_each_cell_alone_and_sees_the_condition(shape):
+    torch.manual_seed(0)
+    critic = ProjectionCritic(64, IndexCode(3), n_hidden=16, image_shape=shape)
+    x, condition = torch.randn(10, 64), torch.arange(10) % 3
+    scores = critic(x, condition)
+    torch.testing.assert_close(critic(x[3:5], condition[3:5]), scores[3:5])
+    assert ((critic(x, (condition + 1) % 3) - scores).abs() > 1e-6).all()
+    # linear in the code: three codes, so two scores of a cell tell nothing of the third
+    features = critic.features(x)
+    expected = critic.score(features).squeeze(-1)
+    expected = expected + (critic.direction(critic.code())[condition] * features).sum(-1) / 4
+    torch.testing.assert_close(scores, expected)
