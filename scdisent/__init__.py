@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _SUBMODULES = ("benchmarks", "datasets", "metrics", "model", "pl", "tl")
 _EXPORTS = {
     "BFVAE": "scdisent.model",
+    "CGGAN": "scdisent.model",
     "CGVAE": "scdisent.model",
     "ConditionTable": "scdisent.conditions",
     "DISCoVeR": "scdisent.model",

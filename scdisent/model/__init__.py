@@ -1,8 +1,9 @@
 """User classes and the registration they share."""
 
 from scdisent.model._bfvae import BFVAE
+from scdisent.model._cggan import CGGAN
 from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
 from scdisent.model._setup import setup_anndata
 
-__all__ = ["BFVAE", "CGVAE", "DISCoVeR", "setup_anndata"]
+__all__ = ["BFVAE", "CGGAN", "CGVAE", "DISCoVeR", "setup_anndata"]

@@ -15,7 +15,6 @@ from scdisent.model._transport_mixin import TransportMixin
 from scdisent.module import CGVAE_TERMS, CgvaeModule
 
 CODES = ("auto", "index", "covariates")
-TRANSPORT = "transport"
 
 
 @dataclass(frozen=True)
@@ -140,9 +139,6 @@ class CGVAE(TransportMixin):
     ) -> CgvaeModule:
         options = asdict(self.options)
         code = one_of(options.pop("condition_code"), CODES, "condition_code")
-        inputs = None
-        if code == "covariates" or (code == "auto" and self.condition_table is not None):
-            inputs = self._condition_inputs(self.conditions)
         by_label = options["content_prior"] == "label"
         if by_label and KEYS.CELL_TYPE not in self.registry_["field_registries"]:
             msg = "content_prior='label' needs cell types: run setup_anndata with labels_key=..."
@@ -150,7 +146,7 @@ class CGVAE(TransportMixin):
         return self._module_cls(
             **self._sizes(),
             n_cell_types=self.summary_stats.n_cell_type if by_label else 0,
-            condition_inputs=inputs,
+            condition_inputs=self._inputs_of_training(code),
             likelihood=self.likelihood,
             n_latent=n_latent,
             n_specific=n_specific,

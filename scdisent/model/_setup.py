@@ -8,11 +8,12 @@ from anndata import AnnData
 from scdisent.conditions import ConditionTable
 from scdisent.model._base import DisentModel
 from scdisent.model._bfvae import BFVAE
+from scdisent.model._cggan import CGGAN
 from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
 from scdisent.model._manager import build_manager, plain_table
 
-MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, CGVAE, BFVAE)
+MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, CGVAE, CGGAN, BFVAE)
 
 
 def setup_anndata(

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from scdisent._errors import OptionError, ScDisentWarning, SetupError, one_of
 from scdisent.conditions import EncodedConditions
-from scdisent.functional import support
+from scdisent.functional import mean_absolute_jacobian, support
 from scdisent.model._common import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import FULL, LatentMixin
 from scdisent.model._predict_mixin import TRANSFERS, Transfer
-from scdisent.module import INVARIANT, SPECIFIC
+from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells, ConditionInputs
 
 TRANSPORT = "transport"
@@ -54,6 +54,12 @@ class TransportMixin(LatentMixin, ExpressionMixin):
 
     transfers = (TRANSPORT, *TRANSFERS[:3])
     weights: dict[str, float]
+
+    def _inputs_of_training(self, code: str) -> ConditionInputs | None:
+        """What codes of the conditions of training are computed from; None: they are learned."""
+        if code == "covariates" or (code == "auto" and self.condition_table is not None):
+            return self._condition_inputs(self.conditions)
+        return None
 
     def _condition_inputs(self, conditions: list[str]) -> ConditionInputs:
         """What the condition table says of some conditions, as tensors."""
@@ -191,9 +197,18 @@ class TransportMixin(LatentMixin, ExpressionMixin):
         n_cells = self._source(adata).n_obs
         rng = np.random.default_rng(resolve_seed(seed))
         chosen = np.sort(rng.permutation(n_cells)[:max_cells])
-        codes = self.get_latent_representation(adata, representation="full", indices=chosen)
+        codes = np.asarray(
+            self.get_latent_representation(adata, representation="full", indices=chosen)
+        )
         device = self.module.device
         nuisance = self.module.first_levels(len(codes)).to(device)
-        found = self.module.programmes(torch.tensor(codes, device=device), nuisance)
+        n_genes = self.module.likelihoods[JOINT].n_genes
+
+        def raw(values: Tensor) -> Tensor:
+            decoded: Tensor = self.module.decode_codes(values, nuisance)[:, :n_genes]
+            return decoded
+
+        change = mean_absolute_jacobian(raw, torch.tensor(codes, device=device))
+        found = change * torch.tensor(codes.std(axis=0), device=device)[:, None]
         names = [f"{name}_{i}" for name, n in self.module.n_latents.items() for i in range(n)]
         return pd.DataFrame(found.T.cpu().numpy(), index=self.get_var_names(), columns=names)

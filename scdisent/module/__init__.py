@@ -2,11 +2,13 @@
 
 from scdisent.module._base import CRITIC, MODEL, DisentModule, LatentBlock, State, Term
 from scdisent.module._bfvae import BFVAE_TERMS, LATENT, BfvaeModule
+from scdisent.module._cggan import CGGAN_TERMS, CgganModule
 from scdisent.module._cgvae import CGVAE_TERMS, CgvaeModule
 from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC, TERMS, DiscoverModule
 
 __all__ = [
     "BFVAE_TERMS",
+    "CGGAN_TERMS",
     "CGVAE_TERMS",
     "CRITIC",
     "INVARIANT",
@@ -16,6 +18,7 @@ __all__ = [
     "SPECIFIC",
     "TERMS",
     "BfvaeModule",
+    "CgganModule",
     "CgvaeModule",
     "DisentModule",
     "DiscoverModule",

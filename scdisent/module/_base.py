@@ -158,6 +158,9 @@ class DisentModule(BaseModuleClass):
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """What the module does to its parameters after each step of the model's optimizer."""
 
+    def finish(self) -> None:
+        """What the module does to its parameters when training ends."""
+
     def critic_loss(self, state: State) -> Tensor | None:
         """Loss of the adversaries on a detached state; None without adversaries."""
         return None
@@ -215,7 +218,7 @@ class DisentModule(BaseModuleClass):
             booked[prefix if prefix in booked else "penalty"][name] = value
         return LossOutput(
             loss=total,
-            reconstruction_loss=booked["nll"],
+            reconstruction_loss=booked["nll"] or None,
             kl_local=booked["kl"] or None,
             extra_metrics=booked["penalty"],
             n_obs_minibatch=len(state.cells),

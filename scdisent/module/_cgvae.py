@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from scdisent._errors import one_of
-from scdisent.functional import jacobian_l1, mean_absolute_jacobian
+from scdisent.functional import jacobian_l1
 from scdisent.module._base import DisentModule, LatentBlock, State, Term
 from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import (
@@ -153,10 +153,7 @@ class CgvaeModule(DisentModule):
 
     def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """Posterior of one block; no block reads the condition."""
-        q = self._whole_posterior(cells)
-        is_style = self.latents.is_style
-        chosen = is_style if block == SPECIFIC else ~is_style
-        return Normal(q.mean[:, chosen], q.stddev[:, chosen], validate_args=False)
+        return self.latents.block(self._whole_posterior(cells), style=block == SPECIFIC)
 
     def _whole_posterior(self, cells: Cells) -> Normal:
         q: Normal = self.encoder(cells.log_normalised if self.expects == "counts" else cells.dense)
@@ -198,7 +195,7 @@ class CgvaeModule(DisentModule):
 
     def decode_codes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
         """Raw output for content and style side by side, ``(n_cells, n_codes)``."""
-        raw: Tensor = self.decoder(codes[:, torch.argsort(self.latents.order)], nuisance)
+        raw: Tensor = self.decoder(self.latents.arranged(codes), nuisance)
         return raw
 
     def decode_joint(self, z: Tensor, w: Tensor, nuisance: Tensor) -> Tensor:
@@ -207,18 +204,7 @@ class CgvaeModule(DisentModule):
 
     def decode_invariant(self, z: Tensor, condition: Tensor, nuisance: Tensor) -> Tensor:
         """Raw output for content, with style at the median of its prior under the condition."""
-        w = z.new_zeros(len(z), self.n_latents[SPECIFIC])
-        if self.latents.flow is not None:
-            w = self.latents.flow.to_noise(self.latents.style_parameters()[condition]).inv(w)
-        return self.decode_joint(z, w, nuisance)
-
-    def programmes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
-        r"""Mean :math:`|\partial y_k / \partial z_j|` times the SD of z, ``(n_codes, n_genes)``."""
-
-        def raw(part: Tensor) -> Tensor:
-            return self.decode_codes(part, nuisance)[:, : self.likelihoods[JOINT].n_genes]
-
-        return mean_absolute_jacobian(raw, codes) * codes.std(dim=0)[:, None]
+        return self.decode_joint(z, self.latents.median_style(condition), nuisance)
 
     # ------------------------------------------------------------------- training
 

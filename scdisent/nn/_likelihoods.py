@@ -47,6 +47,13 @@ class Likelihood(nn.Module, ABC):
         """Distribution of the data, ``(n_cells, n_genes)``, at a library ``(n_cells,)``."""
 
     @abstractmethod
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        """Values drawn as data are, ``(n_cells, n_genes)``, with a gradient to ``raw``.
+
+        What is drawn from a finite set has the gradient of its expectation (straight through).
+        """
+
+    @abstractmethod
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
     ) -> Tensor:
@@ -81,6 +88,12 @@ class CountLikelihood(Likelihood):
     def rate(self, raw: Tensor, library: Tensor) -> Tensor:
         """Expected counts before any zero inflation, ``(n_cells, n_genes)``."""
         return self.profile(raw) * library[:, None]
+
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        rate = self.rate(raw, library)
+        theta = self.theta.expand_as(rate)
+        rate = rate * torch.distributions.Gamma(theta, theta, validate_args=False).rsample()
+        return straight_through(torch.poisson(rate.nan_to_num()), rate)
 
     def own_rate(self, counts: Tensor, rate: Tensor, *, rng: np.random.Generator | None) -> Tensor:
         r"""Rate of each cell and gene given its count: :math:`\lambda \mid x` of the gamma-Poisson.
@@ -123,6 +136,11 @@ def _drawn(draw: Callable[..., NDArray[np.generic]], *parameters: Tensor) -> Ten
     return torch.from_numpy(drawn).to(parameters[-1].device)
 
 
+def straight_through(drawn: Tensor, expected: Tensor) -> Tensor:
+    """Value of the draw, gradient of its expectation; NaN where that is NaN, which draws refuse."""
+    return expected + (drawn - expected).detach()
+
+
 class NegativeBinomial(CountLikelihood):
     """Negative binomial with one inverse dispersion a gene."""
 
@@ -155,6 +173,11 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
             gamma=self.gamma(cells),
         )
 
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        kept = torch.sigmoid(-raw[:, self.n_genes :])
+        counts = super().relaxed_sample(raw, library)
+        return counts * straight_through(torch.bernoulli(kept.nan_to_num()), kept)
+
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         gate = raw[:, self.n_genes :]
         return distributions.ZeroInflatedNegativeBinomial(
@@ -167,6 +190,10 @@ class Poisson(CountLikelihood):
 
     def __init__(self, n_genes: int) -> None:
         Likelihood.__init__(self, n_genes)
+
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        rate = self.rate(raw, library)
+        return straight_through(torch.poisson(rate.nan_to_num()), rate)
 
     def own_rate(self, counts: Tensor, rate: Tensor, *, rng: np.random.Generator | None) -> Tensor:
         return rate  # without overdispersion a cell has no rate of its own
@@ -202,6 +229,9 @@ class Normal(Likelihood):
         scale = F.softplus(self.raw_scale) + 1e-3  # a perfect fit must not divide by zero
         return torch.distributions.Normal(raw, scale, validate_args=False)
 
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        return self.distribution(raw, library).rsample()
+
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
     ) -> Tensor:
@@ -222,6 +252,10 @@ class Bernoulli(Likelihood):
 
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         return torch.distributions.Bernoulli(logits=raw, validate_args=False)
+
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        chance = torch.sigmoid(raw)
+        return straight_through(torch.bernoulli(chance.nan_to_num()), chance)
 
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
@@ -248,6 +282,10 @@ class ContinuousBernoulli(Likelihood):
 
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         return torch.distributions.ContinuousBernoulli(logits=raw, validate_args=False)
+
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        """The parameter itself: pixels have no noise of their own."""
+        return torch.sigmoid(raw)
 
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None

@@ -11,7 +11,14 @@ from torch.distributions import Distribution
 
 from scdisent._errors import OptionError, one_of
 from scdisent.nn._cells import Cells
-from scdisent.nn._likelihoods import Bernoulli, Expects, Likelihood, Normal, likelihood_class
+from scdisent.nn._likelihoods import (
+    Bernoulli,
+    Expects,
+    Likelihood,
+    Normal,
+    likelihood_class,
+    straight_through,
+)
 
 MAX_LOG_RATE = 15.0
 
@@ -29,6 +36,10 @@ class PoissonRate(Likelihood):
 
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         return torch.distributions.Poisson(self.profile(raw), validate_args=False)
+
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        rate = self.profile(raw)
+        return straight_through(torch.poisson(rate.nan_to_num()), rate)
 
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
@@ -87,6 +98,13 @@ class Mixed(Likelihood):
     def distribution(self, raw: Tensor, library: Tensor) -> Distribution:
         msg = "a mixed likelihood is no single distribution; use log_prob and profile."
         raise OptionError(msg)
+
+    def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
+        out = torch.empty_like(raw)
+        for family, part in self.parts.items():
+            at = self.columns(family)
+            out[:, at] = part.relaxed_sample(raw[:, at], library)
+        return out
 
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None

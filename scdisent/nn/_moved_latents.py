@@ -79,6 +79,23 @@ class MovedLatents(nn.Module):
         """Latents with content first, ``(n_latent,)``."""
         return torch.argsort(self.is_style.int(), stable=True)
 
+    def block(self, q: Normal, *, style: bool) -> Normal:
+        """Content or style of a law of all latents, ``(n_cells, n_block)``."""
+        chosen = self.is_style if style else ~self.is_style
+        return Normal(q.mean[:, chosen], q.stddev[:, chosen], validate_args=False)
+
+    def arranged(self, codes: Tensor) -> Tensor:
+        """Codes with content first, as networks read them: every latent in its own place."""
+        return codes[:, torch.argsort(self.order)]
+
+    def median_style(self, condition: Tensor) -> Tensor:
+        """Style of noise 0 under the condition of each cell, ``(n_cells, n_style)``."""
+        zeros = torch.zeros(len(condition), int(self.is_style.sum()), device=condition.device)
+        if self.flow is None:
+            return zeros
+        median: Tensor = self.flow.to_noise(self.style_parameters()[condition]).inv(zeros)
+        return median
+
     def parameters_of(self, inputs: ConditionInputs | None = None) -> Tensor:
         """Parameters of the maps under each condition of training, or under others.
 

@@ -40,6 +40,8 @@ class PlayersPlan(pl.LightningModule):
         Step of that ascent.
     gradient_clip
         Largest norm of the model's gradient.
+    betas
+        Of AdamW: how slowly means of gradients and of their squares move.
     anneal
         Lower the learning rates by epoch along a half cosine, to a hundredth at the end.
     """
@@ -56,6 +58,7 @@ class PlayersPlan(pl.LightningModule):
         leak_tolerance: float | None = None,
         dual_rate: float = 1.0,
         gradient_clip: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
         anneal: bool = False,
     ) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ class PlayersPlan(pl.LightningModule):
         self.module = module
         self.lr, self.critic_lr, self.weight_decay = lr, critic_lr, weight_decay
         self.n_critic_steps, self.gradient_clip = n_critic_steps, gradient_clip
-        self.anneal = anneal
+        self.anneal, self.betas = anneal, (betas[0], betas[1])
         self.schedules = {name: as_schedule(value) for name, value in (schedules or {}).items()}
         self.leak_tolerance, self.dual_rate, self.dual_factor = leak_tolerance, dual_rate, 1.0
         self._check_options()
@@ -87,7 +90,11 @@ class PlayersPlan(pl.LightningModule):
         rates = self._rates()
         return [
             torch.optim.AdamW(
-                parameters, lr=rates[name], weight_decay=self.weight_decay, fused=True
+                parameters,
+                lr=rates[name],
+                betas=self.betas,
+                weight_decay=self.weight_decay,
+                fused=True,
             )
             for name, parameters in self.module.players().items()
         ]
@@ -155,8 +162,9 @@ class PlayersPlan(pl.LightningModule):
         bound = {name: value for name, value in bound.items() if name in weights}
         for name, value in {**bound, **output.extra_metrics}.items():
             self._add(f"{name}_{mode}", value, n_cells=n_cells)
-        elbo = sum(weights[name] * value.detach().mean() for name, value in bound.items())
-        self._add(f"elbo_{mode}", elbo, n_cells=n_cells)
+        if bound:
+            elbo = sum(weights[name] * value.detach().mean() for name, value in bound.items())
+            self._add(f"elbo_{mode}", cast("Tensor", elbo), n_cells=n_cells)
         self._add(f"loss_{mode}", output.loss, n_cells=n_cells)
 
     def _add(self, name: str, value: Tensor, *, n_cells: int) -> None:
@@ -189,6 +197,7 @@ class PlayersPlan(pl.LightningModule):
     def on_train_end(self) -> None:
         """Give all processes the running statistics of the first; weights they share anyway."""
         self.module.progress = 1.0
+        self.module.finish()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for buffer in self.module.buffers():
                 torch.distributed.broadcast(buffer, src=0)

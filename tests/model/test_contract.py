@@ -203,17 +203,18 @@ def test_every_parameter_has_one_player_and_gets_a_gradient(kit, model_cls, like
 
 
 def test_history_has_one_curve_for_each_term_in_training_and_validation(kit, model_cls, likelihood):
-    weights, only_in_training = {
-        scdisent.DISCoVeR: ({"hsic": 1.0}, {"critic_loss_train"}),
-        scdisent.CGVAE: ({"gate": 0.0}, {"sparsity_train"}),  # no gates where n_specific is given
+    weights, only_in_training, bound = {
+        scdisent.DISCoVeR: ({"hsic": 1.0}, {"critic_loss_train"}, ["elbo"]),
+        # no gates where n_specific is given
+        scdisent.CGVAE: ({"gate": 0.0}, {"sparsity_train"}, ["elbo"]),
+        scdisent.CGGAN: ({"gate": 0.0}, {"sparsity_train", "critic_loss_train"}, []),
     }[model_cls]
+    every = {"max_epochs": 3, "check_val_every_n_epoch": 1}
     adata = kit.ready(likelihood)
-    model = kit.trained(
-        model_cls, adata, likelihood=likelihood, weights=weights, train={"max_epochs": 3}
-    )
+    model = kit.trained(model_cls, adata, likelihood=likelihood, weights=weights, train=every)
     terms = [name for name, weight in model.weights.items() if weight and name != "sparsity"]
     expected = {
-        f"{name}_{mode}" for name in [*terms, "elbo", "loss"] for mode in ("train", "validation")
+        f"{name}_{mode}" for name in [*terms, *bound, "loss"] for mode in ("train", "validation")
     }
     assert set(model.history) == expected | only_in_training
     for name, curve in model.history.items():
@@ -238,16 +239,17 @@ def test_training_again_goes_on_where_it_stopped_and_in_training_mode(kit, model
     model.train(**{**kit.fast, "max_epochs": 3, "callbacks": [modes]})
     assert modes.training == {True}
     assert not any(module.training for module in model.module.modules())
-    assert list(model.history["elbo_train"].index) == [0, 1, 2, 3, 4]
-    start = model.history["nll_joint_train"].to_numpy(dtype=float).ravel()
-    assert start[2] < start[0]
+    assert list(model.history["loss_train"].index) == [0, 1, 2, 3, 4]
+    if "nll_joint_train" in model.history:
+        start = model.history["nll_joint_train"].to_numpy(dtype=float).ravel()
+        assert start[2] < start[0]
     assert any(not torch.equal(before[k], v) for k, v in kit.weights(model).items())
 
 
-def test_training_lowers_the_bound_and_the_split_is_as_asked(kit, model_cls, likelihood):
+def test_training_lowers_the_bound_and_the_split_is_as_asked(kit, bounded_cls, likelihood):
     adata = kit.ready(likelihood)
     train = {"max_epochs": 12, "train_size": 0.7, "validation_size": 0.2}
-    model = kit.trained(model_cls, adata, likelihood=likelihood, train=train)
+    model = kit.trained(bounded_cls, adata, likelihood=likelihood, train=train)
     curve = model.history["elbo_validation"].to_numpy(dtype=float).ravel()
     assert curve[-1] < curve[0]
     parts = [model.train_indices, model.validation_indices, model.test_indices]
@@ -255,7 +257,7 @@ def test_training_lowers_the_bound_and_the_split_is_as_asked(kit, model_cls, lik
     assert sorted(np.concatenate(parts)) == list(range(160))
 
 
-def test_early_stopping_stops_when_nothing_improves(kit, model_cls):
+def test_early_stopping_stops_when_nothing_improves(kit, bounded_cls):
     still = {"lr": 0.0, "critic_lr": 0.0}
     train = {
         "max_epochs": 40,
@@ -264,8 +266,14 @@ def test_early_stopping_stops_when_nothing_improves(kit, model_cls):
         "early_stopping_min_delta": 50.0,
         "plan_kwargs": still,
     }
-    model = kit.trained(model_cls, kit.ready(), train=train)
+    model = kit.trained(bounded_cls, kit.ready(), train=train)
     assert len(model.history["elbo_validation"]) == 3
+
+
+def test_a_gan_cannot_stop_early(kit):
+    model = kit.build(scdisent.CGGAN, kit.ready())
+    with pytest.raises(OptionError, match="no bound"):
+        model.train(early_stopping=True, **kit.fast)
 
 
 @pytest.mark.parametrize("max_epochs", [0, -1])
@@ -352,7 +360,7 @@ def test_a_model_without_an_anndata_trains_on_scvi_tools_own_datamodule(kit, mod
     model = model_cls(registry=manager.registry, **kit.sizes(model_cls))
     datamodule = DataSplitter(manager, batch_size=64)
     model.train(datamodule=datamodule, **{**kit.fast, "check_val_every_n_epoch": 1})
-    assert {"elbo_train", "elbo_validation"} <= set(model.history)
+    assert {"loss_train", "loss_validation"} <= set(model.history)
     assert model.get_latent_representation(adata).shape == (160, 3)
     predicted = model.predict(adata, condition=STIMULATED, indices=controls(adata))
     assert predicted.n_obs == len(controls(adata))
@@ -424,6 +432,7 @@ def test_a_loss_that_is_no_number_stops_and_the_error_names_the_epoch_restored(
 ):
     adata = kit.ready(likelihood)
     model, poison = kit.build(model_cls, adata, likelihood=likelihood), Poison(4)
+    keep_best = keep_best and model_cls is not scdisent.CGGAN  # which has no bound to judge by
     train = {"max_epochs": 6, "callbacks": [poison], "keep_best": keep_best}
     with pytest.raises(TrainingDivergedError) as caught:
         model.train(**{**kit.fast, **train}, plan_kwargs={"lr": 0.005})
@@ -484,11 +493,11 @@ def test_a_saved_model_gives_the_same_numbers_in_a_new_process(kit, nb_model, tm
 
 
 @pytest.mark.parametrize("name", ["nb", "zinb", "poisson"])
-def test_half_precision_reaches_nearly_the_bound_of_full_precision(kit, model_cls, name):
+def test_half_precision_reaches_nearly_the_bound_of_full_precision(kit, bounded_cls, name):
     bounds = []
     for precision in ("32-true", "bf16-mixed"):
         model = kit.trained(
-            model_cls,
+            bounded_cls,
             kit.ready(name),
             likelihood=name,
             train={"max_epochs": 10, "precision": precision},

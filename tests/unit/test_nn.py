@@ -152,6 +152,37 @@ def test_the_mean_of_counts_is_a_share_of_the_library(name):
     torch.testing.assert_close(mean, head.rate(raw, library), rtol=1e-4, atol=1e-4)
 
 
+def assert_unbiased(draws, expected):
+    error = draws.std(dim=0) / len(draws) ** 0.5
+    assert ((draws.mean(dim=0) - expected).abs() < 5 * error + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["nb", "zinb", "poisson", "normal", "bernoulli"])
+def test_samples_with_a_gradient_have_the_law_and_the_gradient_of_the_mean(name):
+    torch.manual_seed(0)
+    head = likelihood_class(name)(4)
+    raw = torch.randn(1, 4 * head.n_outputs_per_gene, requires_grad=True)
+    library = torch.tensor([20.0])
+    law = head.distribution(raw, library)
+    wide = raw.expand(40_000, -1)
+    draws = head.relaxed_sample(wide, library.expand(40_000))
+    assert_unbiased(draws.detach(), law.mean.detach()[0])
+    np.testing.assert_allclose(draws.var(dim=0).detach(), law.variance.detach()[0], rtol=0.06)
+    if name != "normal":
+        assert (draws == draws.round()).all()
+    weights = torch.randn(4)
+    found = torch.autograd.grad((draws * weights).sum() / 40_000, raw)[0]
+    expected = torch.autograd.grad((law.mean * weights).sum(), raw)[0]
+    np.testing.assert_allclose(found, expected, atol=0.05 * float(expected.abs().max()))
+
+
+def test_a_diverged_decoder_gives_samples_that_are_no_numbers_and_no_error():
+    for name in ("nb", "zinb", "poisson", "bernoulli"):
+        head = likelihood_class(name)(3)
+        raw = torch.full((2, 3 * head.n_outputs_per_gene), torch.nan)
+        assert head.relaxed_sample(raw, torch.ones(2)).isnan().all()
+
+
 @pytest.mark.parametrize("extreme", [-100.0, 100.0])
 @pytest.mark.parametrize("name", ["nb", "zinb"])
 def test_no_dispersion_makes_the_likelihood_infinite(counts, name, extreme):
