@@ -98,6 +98,7 @@ class CGGAN(TransportMixin):
     """
 
     _module_cls = CgganModule
+    content_from_cells = False
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class Anchors:
     z: Tensor
     w: Tensor
     condition: Tensor
+    library: Tensor
 
     def of(self, code: int) -> tuple[Tensor, Tensor]:
         """Codes of one condition: ``(n, n_latent)`` and ``(n, n_specific)``."""
@@ -44,7 +45,7 @@ class Anchors:
 
     def to(self, device: torch.device) -> "Anchors":
         """The same on a device."""
-        return Anchors(self.z.to(device), self.w.to(device), self.condition.to(device))
+        return Anchors(*(value.to(device) for value in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -225,14 +226,15 @@ class PredictMixin(DisentModel):
     def _read_anchors(self, datamodule: Any) -> Anchors:
         """Codes of up to ``MAX_ANCHORS`` training cells of each condition."""
         counts = torch.zeros(len(self.conditions), dtype=torch.int64)
-        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        kept: list[tuple[Tensor, ...]] = []
         for batch in datamodule.train_dataloader():
             cells = self.module.cells({k: v.to(self.module.device) for k, v in batch.items()})
             condition = cells.condition.cpu()
             rank = F.one_hot(condition, len(counts)).cumsum(0)[range(len(condition)), condition]
             chosen = rank + counts[condition] <= MAX_ANCHORS
             z, w = (self.module.posterior(cells, block).mean for block in (INVARIANT, SPECIFIC))
-            kept.append((z.cpu()[chosen], w.cpu()[chosen], condition[chosen]))
+            found = (z, w, cells.condition, cells.library)
+            kept.append(tuple(value.cpu()[chosen] for value in found))
             counts += torch.bincount(condition, minlength=len(counts))
             if bool((counts >= MAX_ANCHORS).all()):
                 break
@@ -323,7 +325,7 @@ class PredictMixin(DisentModel):
             drawn = head.carry_over(cells, before, after, rng=rng)
         else:
             fresh = head.distribution(after, cells.library)
-            drawn = fresh.mean if rng is None else _seeded_sample(fresh, rng)
+            drawn = fresh.mean if rng is None else seeded_sample(fresh, rng)
         values = drawn.float().cpu().numpy()
         is_counts = rng is not None and self.module.expects == "counts"
         return sparse.csr_matrix(values) if is_counts else values
@@ -370,7 +372,7 @@ def _stacked(parts: list[Any]) -> Any:
     return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.vstack(parts)
 
 
-def _seeded_sample(distribution: Any, rng: np.random.Generator) -> Tensor:
+def seeded_sample(distribution: Any, rng: np.random.Generator) -> Tensor:
     """Sample a torch distribution from a seed of ``rng``; the global state stays as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**63)))

@@ -10,13 +10,14 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError, ScDisentWarning, SetupError, one_of
 from scdisent.conditions import EncodedConditions
 from scdisent.functional import mean_absolute_jacobian, support
 from scdisent.model._common import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import FULL, LatentMixin
-from scdisent.model._predict_mixin import TRANSFERS, Transfer
+from scdisent.model._predict_mixin import TRANSFERS, Transfer, seeded_sample
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells, ConditionInputs
 
@@ -54,6 +55,8 @@ class TransportMixin(LatentMixin, ExpressionMixin):
 
     transfers = (TRANSPORT, *TRANSFERS[:3])
     weights: dict[str, float]
+    content_from_cells = True
+    """Whether new cells take their content from training cells, else from noise."""
 
     def _inputs_of_training(self, code: str) -> ConditionInputs | None:
         """What codes of the conditions of training are computed from; None: they are learned."""
@@ -165,6 +168,90 @@ class TransportMixin(LatentMixin, ExpressionMixin):
             1e-12
         )
         return float(distance), float(torch.exp(-(distance**2)))
+
+    # ------------------------------------------------------------- new cells
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        n_cells: int,
+        *,
+        condition: str,
+        kind: str = "counts",
+        library_size: float | None = None,
+        batch_size: int = 4096,
+        seed: int | None = None,
+    ) -> AnnData:
+        """New cells under a condition, seen or unseen; one seed is one noise under all of them.
+
+        Parameters
+        ----------
+        n_cells
+            How many.
+        condition
+            Their condition.
+        kind
+            ``"counts"``: values as the likelihood draws them; ``"mean"``: their expectation.
+        library_size
+            Counts of each cell; None: drawn from those of training cells.
+        batch_size
+            Cells decoded at once.
+        seed
+            Of noise, libraries and draws.
+
+        Returns
+        -------
+        AnnData ``(n_cells, n_genes)`` with ``condition`` and ``scdisent_seen`` in ``obs``;
+        technical covariates at their first level. CGVAE takes content from training cells (of the
+        control, where there is one), CGGAN from noise; style is noise pushed through the map of the
+        condition.
+
+        Raises
+        ------
+        OptionError
+            For fewer than one cell, or a condition without a code.
+        """
+        self._need_training()
+        one_of(kind, ("counts", "mean"), "kind")
+        if n_cells < 1:
+            msg = f"n_cells={n_cells} must be at least 1."
+            raise OptionError(msg)
+        plan = self._transfer_to(condition, TRANSPORT)
+        rng = np.random.default_rng(resolve_seed(seed))
+        codes, library = self._new_codes(n_cells, plan, rng)
+        if library_size is not None:
+            library = torch.full_like(library, library_size)
+        head, parts = self.module.likelihoods[JOINT], []
+        for part, size in zip(codes.split(batch_size), library.split(batch_size), strict=True):
+            nuisance = self.module.first_levels(len(part)).to(part.device)
+            law = head.distribution(self.module.decode_codes(part, nuisance), size)
+            values = law.mean if kind == "mean" else seeded_sample(law, rng)
+            parts.append(values.cpu().numpy())
+        obs = pd.DataFrame(index=[f"sample_{i}" for i in range(n_cells)])
+        obs["condition"] = pd.Categorical([str(condition)] * n_cells)
+        obs["scdisent_seen"] = plan.target >= 0
+        made: dict[str, Any] = {"model": type(self).__name__, "condition": str(condition)}
+        made |= {"kind": kind, "seed": resolve_seed(seed), **plan.notes}
+        var = pd.DataFrame(index=self.get_var_names())
+        return AnnData(np.concatenate(parts), obs=obs, var=var, uns={UNS_KEY: {"sample": made}})
+
+    def _new_codes(
+        self, n_cells: int, plan: Transport, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Content and style side by side, and libraries of training cells."""
+        sizes, anchors = self.module.n_latents, plan.anchors
+        noise = torch.from_numpy(rng.standard_normal((n_cells, sum(sizes.values())), np.float32))
+        content, style = noise.to(anchors.z.device).split(list(sizes.values()), dim=-1)
+        donors = np.arange(len(anchors.z))
+        if self.control is not None:
+            control = self.condition_code(self.control)
+            donors = np.flatnonzero((anchors.condition == control).cpu().numpy())
+        chosen = torch.from_numpy(rng.choice(donors, n_cells)).to(anchors.z.device)
+        if self.content_from_cells:
+            content = anchors.z[chosen]
+        there = plan.there.expand(n_cells, -1, -1)
+        moved = self.module.latents.flow.to_noise(there, spline=plan.spline).inv(style.double())
+        return torch.cat([content, moved.to(content.dtype)], dim=-1), anchors.library[chosen]
 
     # ------------------------------------------------------------- programmes
 

@@ -224,3 +224,22 @@ def test_transport_needs_no_cell_types_even_if_the_prior_does(kit):
     del bare.obs["cell_type"]
     values = [model.predict(cells, condition="stimulated", seed=0).X for cells in (source, bare)]
     np.testing.assert_array_equal(*values)
+
+
+def test_new_cells_have_the_law_of_real_ones_and_share_their_noise(dosed):
+    seen, model = dosed
+    drawn = {name: model.sample(3_000, condition=name, seed=5) for name in ("dose_0", "dose_1")}
+    for name, cells in drawn.items():
+        real = seen[seen.obs["condition"] == name].X
+        np.testing.assert_allclose(cells.X.mean(axis=0), real.mean(axis=0), atol=0.25)
+        assert np.corrcoef(cells.X.std(axis=0), real.std(axis=0))[0, 1] > 0.8
+    np.testing.assert_array_equal(
+        drawn["dose_1"].X, model.sample(3_000, condition="dose_1", seed=5).X
+    )
+    means = [model.sample(500, condition=n, kind="mean", seed=5).X for n in ("dose_0", "dose_1")]
+    moved = model.sample(500, condition="dose_0.6", kind="mean", seed=5)
+    assert not moved.obs["scdisent_seen"].any()
+    between = np.abs(moved.X - means[0]).mean() + np.abs(moved.X - means[1]).mean()
+    assert between < 1.6 * np.abs(means[1] - means[0]).mean()  # one noise: the same cells between
+    with pytest.raises(OptionError, match="n_cells=0"):
+        model.sample(0, condition="dose_0")
