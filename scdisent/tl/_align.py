@@ -10,6 +10,7 @@ from anndata import AnnData
 from scdisent import metrics as sm
 from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError
+from scdisent.tl._foreign import readable
 from scdisent.tl._latents import dbsr_ls, fvh_lt
 from scdisent.tl._space import random_cells
 
@@ -59,6 +60,7 @@ def align(
     OptionError
         If there are fewer than two runs, they know other genes, or no latent is informative.
     """
+    models = [readable(model) for model in models]
     genes = _shared_genes(models)
     cells = random_cells(adata, max_cells, seed=seed)
     runs = [_scored(cells, model, genes=genes, kl_cut=kl_cut, seed=seed) for model in models]

@@ -47,7 +47,8 @@ def fvh_lt(
     adata
         Cells with the columns named at setup.
     model
-        A trained model; blocks are traversed side by side, the rest of a cell's code held.
+        A trained model, or one of scvi-tools such as ``SCVI``; blocks are traversed side by side,
+        the rest of a cell's code held.
     grid
         As in :func:`scdisent.metrics.fvh_lt`; None: ``"gauss_hermite"`` for tables and images of
         one block, else ``"quantile"``, because cell types make codes multimodal.
@@ -72,7 +73,7 @@ def fvh_lt(
         one_of(grid, GRIDS, "grid")
     space = read_space(adata, model, max_cells=max_cells, seed=seed)
     if grid is None:
-        one_table = not space.is_counts and len(model.representations) == 1
+        one_table = not space.is_counts and len(space.model.representations) == 1
         grid = "gauss_hermite" if one_table else "quantile"
     base = spread_cells(space, n_base, seed=seed)
     found = sm.fvh_lt(
@@ -124,7 +125,7 @@ def dbsr_ls(
     adata
         Cells with the columns named at setup.
     model
-        A trained model.
+        A trained model, or one of scvi-tools such as ``SCVI``.
     max_cells
         Cells used, drawn at random.
     kl_cut

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from scdisent._errors import SetupError
 from scdisent.tl._embed import setup_keys
+from scdisent.tl._foreign import readable
 
 Floats = NDArray[np.floating]
 
@@ -103,6 +104,7 @@ class LatentSpace:
 
 def read_space(adata: AnnData, model: Any, *, max_cells: int, seed: int) -> LatentSpace:
     """Encode at most ``max_cells`` cells, drawn at random."""
+    model = readable(model)
     cells = random_cells(adata, max_cells, seed=seed)
     representation = "full" if len(model.representations) > 1 else None
     mean, variance = model.get_latent_representation(

@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
 from scipy import integrate, sparse
 from torch.distributions import Normal, kl_divergence
@@ -15,6 +16,7 @@ from scdisent import metrics as sm
 from scdisent import tl
 from scdisent._errors import OptionError, SetupError
 from scdisent.datasets import simulate_conditions, simulate_factors
+from scdisent.tl._foreign import readable
 from scdisent.tl._space import LatentSpace, spread_cells
 
 NO_KEYS = dict.fromkeys(
@@ -551,3 +553,34 @@ def test_both_blocks_and_their_union_are_scored(cells):
     names = ["invariant_0", "invariant_1", "invariant_2", "specific_0", "specific_1"]
     assert list(adata.varm["scdisent_fvh_lt"].columns) == names
     assert table["value"].between(0, 1)[table["target"] == "expression"][2:].all()
+
+
+def test_a_model_of_scvi_tools_is_read_like_ours(tmp_path):
+    adata = simulate_conditions(n_cells=200, n_genes=60, n_types=2, type_effect_genes=2, seed=0)
+    scvi.model.SCVI.setup_anndata(adata, batch_key="donor")
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = scvi.model.SCVI(adata, n_latent=3, n_hidden=16)
+        model.train(3, accelerator="cpu", enable_progress_bar=False)
+        models.append(model)
+    found = tl.fvh_lt(adata, model, n_base=20, n_grid=5)
+    assert found.values.shape == (3, 60)
+    tl.dbsr_ls(adata, model, n_lambdas=3)
+    tl.lsdi(adata)
+    tl.traverse(adata, model, n_grid=3)
+    codes = model.get_latent_representation(adata)
+    first = torch.zeros(200, 1)
+    with torch.no_grad():
+        px = model.module.generative(torch.from_numpy(codes), first, first.long())["px"]
+        own = px.get_normalized("scale").numpy()
+    np.testing.assert_allclose(readable(model).decode(codes), own, rtol=1e-5)
+    aligned = tl.align(models, adata)
+    assert aligned.permutations.shape[0] == 2
+    adata.write_h5ad(tmp_path / "scores.h5ad")
+
+
+def test_a_model_that_cannot_be_read_is_refused():
+    adata = simulate_factors(n_cells=10)
+    with pytest.raises(OptionError, match=r"Pass its codes and its decoder"):
+        tl.fvh_lt(adata, object())
