@@ -146,19 +146,24 @@ def score_speed(out: str | Path) -> pd.DataFrame:
             f"from scdisent.benchmarks._score_speed import *; print(json.dumps(measure({name!r})))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
-        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        rows.append(
+            json.loads(done.stdout.strip().splitlines()[-1])
+            if done.returncode == 0
+            else {"task": name, "size": f"fails: {done.stderr.strip().splitlines()[-1]}"}
+        )
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "score_speed.csv", index=False, float_format="%.3f")
     lines = [
-        f"| {r.task} | {r.size} | {r.seconds:.1f} | {r.peak_mib:.0f} |" for r in table.itertuples()
+        f"| {r.task} | {r.size} | {r.seconds:.1f} | {r.peak_mib:.0f} |".replace("nan", "")
+        for r in table.itertuples()
     ]
     (out / "score_speed.md").write_text(
-        HEAD.format(environment=environment(1)) + "\n".join(lines) + "\n"
+        HEAD.format(environment=environment(1).rpartition(";")[0]) + "\n".join(lines) + "\n"
     )
     return table
 
