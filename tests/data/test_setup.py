@@ -432,7 +432,12 @@ def test_a_model_without_data_says_what_to_pass(model):
         model()
 
 
-KL_TERM = {"DISCoVeR": "kl_invariant", "CGVAE": "kl_joint", "BFVAE": "kl_latent"}
+TERM = {
+    "DISCoVeR": "kl_invariant",
+    "CGVAE": "kl_joint",
+    "CGGAN": "generator",
+    "BFVAE": "kl_latent",
+}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -444,7 +449,7 @@ def test_unknown_names_list_the_valid_ones(cells, model):
         model(cells, likelihood="gaussian")
     with pytest.raises(OptionError, match=r"option='n_hiden' .*'n_hidden'"):
         model(cells, n_hiden=8)
-    with pytest.raises(OptionError, match=rf"weight='kl' .*'{KL_TERM[model.__name__]}'"):
+    with pytest.raises(OptionError, match=rf"weight='kl' .*'{TERM[model.__name__]}'"):
         model(cells, weights={"kl": 1.0})
 
 
@@ -452,7 +457,7 @@ def test_unknown_names_list_the_valid_ones(cells, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_weights_must_be_finite_and_not_negative(cells, model, bad):
     setup(cells)
-    term = KL_TERM[model.__name__]
+    term = TERM[model.__name__]
     with pytest.raises(OptionError, match=rf"weights\['{term}'\]"):
         model(cells, weights={term: bad})
 
