@@ -15,6 +15,9 @@ from scdisent.model._transport_mixin import TransportMixin
 from scdisent.module import CGVAE_TERMS, CgvaeModule
 
 CODES = ("auto", "index", "covariates")
+COUNTS = ("nb", "zinb", "poisson")
+SPARSITY_OF_COUNTS = 0.01
+"""Log shares of thousands of genes add up to more than the columns of a table."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class CGVAE(TransportMixin):
         With ``n_specific``: sizes of content and style. Without: ``n_latent`` latents of which any
         may change with the condition, and gates decide.
     preset
-        ``"default"``, or ``"paper"``: spline prior, plain sum of the Jacobian, no gates' penalty;
-        the weights of the paper are not known, these are ours.
+        ``"default"`` (``sparsity`` 0.1, for counts 0.01), or ``"paper"``: spline prior, plain sum of
+        the Jacobian, no gates' penalty; the weights of the paper are not known, these are ours.
     weights
         Weights to change, by name of the term; 0 leaves a term out.
     image_shape
@@ -120,6 +123,8 @@ class CGVAE(TransportMixin):
         defaults, default_weights = CG_PRESETS[one_of(preset, CG_PRESETS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
+        if preset == "default" and likelihood in COUNTS:
+            default_weights = {**default_weights, "sparsity": SPARSITY_OF_COUNTS}
         self.weights = merge_weights(default_weights, weights, known=CGVAE_TERMS)
         image_shape = read_image_shape(
             image_shape, self.adata, n_features=self.summary_stats.n_vars
