@@ -75,8 +75,8 @@ class CGVAE(TransportMixin):
         With ``n_specific``: sizes of content and style. Without: ``n_latent`` latents of which any
         may change with the condition, and gates decide.
     preset
-        ``"default"`` (``sparsity`` 0.1, for counts 0.01), or ``"paper"``: spline prior, plain sum of
-        the Jacobian, no gates' penalty; the weights of the paper are not known, these are ours.
+        ``"default"`` (``sparsity`` 0.1, for counts 0.01), or ``"paper"``: spline prior, plain sum
+        of the Jacobian, no penalty of gates; the weights of the paper are not known, these are ours.
     weights
         Weights to change, by name of the term; 0 leaves a term out.
     image_shape
