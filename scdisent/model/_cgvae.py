@@ -76,7 +76,7 @@ class CGVAE(TransportMixin):
         may change with the condition, and gates decide.
     preset
         ``"default"`` (``sparsity`` 0.1, for counts 0.01), or ``"paper"``: spline prior, plain sum
-        of the Jacobian, no penalty of gates; the weights of the paper are not known, these are ours.
+        of the Jacobian, no penalty of gates; the weights of the paper are unknown, these are ours.
     weights
         Weights to change, by name of the term; 0 leaves a term out.
     image_shape
