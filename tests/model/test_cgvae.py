@@ -1,5 +1,6 @@
 """CG-VAE: what the condition moves, where it goes, and what each latent touches."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -207,6 +208,7 @@ def test_programmes_are_the_change_of_the_decoder_for_one_sd(gated, tmp_path):
     assert [text.get_text() for text in ax.get_yticklabels()] == list(
         table.sort_values(["block", "kl"], ascending=[True, False]).index
     )
+    plt.close(ax.figure)
     adata.write_h5ad(tmp_path / "out.h5ad")
     back = read_h5ad(tmp_path / "out.h5ad")
     pd.testing.assert_frame_equal(back.varm["scdisent_programmes"], loadings)

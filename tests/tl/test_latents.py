@@ -555,6 +555,7 @@ def test_both_blocks_and_their_union_are_scored(cells):
     assert table["value"].between(0, 1)[table["target"] == "expression"][2:].all()
 
 
+@pytest.mark.filterwarnings("ignore:Greedy alignment")  # of models of three epochs
 def test_a_model_of_scvi_tools_is_read_like_ours(tmp_path):
     adata = simulate_conditions(n_cells=200, n_genes=60, n_types=2, type_effect_genes=2, seed=0)
     scvi.model.SCVI.setup_anndata(adata, batch_key="donor")
