@@ -168,9 +168,12 @@ class CgvaeModule(DisentModule):
         return {JOINT: LatentBlock(q, q.rsample(), prior)}
 
     def base(self, cells: Cells) -> Normal:
-        """Law of the noise, ``(n_cells, n_codes)``: standard, or that of the cell type."""
+        """Law of the noise, ``(n_cells, n_codes)``: standard, or that of the cell type.
+
+        Standard too where cell types were not read, for getters that need no prior.
+        """
         shape = (len(cells), self.n_codes)
-        if self.labels is None:
+        if self.labels is None or not len(cells.cell_type):
             zeros = torch.zeros(shape, device=self.device)
             return Normal(zeros, torch.ones_like(zeros), validate_args=False)
         mean, log_scale = self.labels(cells.cell_type).chunk(2, dim=-1)

@@ -216,11 +216,13 @@ def test_programmes_are_the_change_of_the_decoder_for_one_sd(gated, tmp_path):
         tl.programmes(adata, object())
 
 
-def test_transport_needs_no_cell_types_even_if_the_prior_does(kit):
+@pytest.mark.parametrize("prior", ["affine", "spline"])
+def test_transport_needs_no_cell_types_even_if_the_prior_does(kit, prior):
     adata = kit.ready("normal")
-    options = {"likelihood": "normal", "content_prior": "label", "prior": "spline"}
+    options = {"likelihood": "normal", "content_prior": "label", "prior": prior}
     model = kit.trained(scdisent.CGVAE, adata, **options)
     assert len(model.module.labels.weight) == adata.obs["cell_type"].nunique()
+    assert np.isfinite(model.get_reconstruction_error()["nll_joint"])
     source = adata[adata.obs["condition"] == "control"]
     bare = source.copy()
     del bare.obs["cell_type"]

@@ -360,7 +360,8 @@ def test_a_model_without_an_anndata_trains_on_scvi_tools_own_datamodule(kit, mod
     model = model_cls(registry=manager.registry, **kit.sizes(model_cls))
     datamodule = DataSplitter(manager, batch_size=64)
     model.train(datamodule=datamodule, **{**kit.fast, "check_val_every_n_epoch": 1})
-    assert {"loss_train", "loss_validation"} <= set(model.history)
+    judged = "loss" if model_cls is scdisent.CGGAN else "elbo"
+    assert {f"{judged}_train", f"{judged}_validation"} <= set(model.history)
     assert model.get_latent_representation(adata).shape == (160, 3)
     predicted = model.predict(adata, condition=STIMULATED, indices=controls(adata))
     assert predicted.n_obs == len(controls(adata))
