@@ -17,15 +17,11 @@ from scdisent.nn import (
     FLOWS,
     Cells,
     ConditionInputs,
-    CovariateCode,
-    Decoder,
-    GaussianEncoder,
-    ImageDecoder,
-    ImageEncoder,
-    IndexCode,
     MovedLatents,
     ProjectionCritic,
+    condition_code,
     make_likelihood,
+    sparse_coders,
 )
 
 DEPTH = 1e4
@@ -102,31 +98,20 @@ class CgganModule(DisentModule):
         self.n_codes = self.latents.n_latent
         head = make_likelihood(likelihood, n_input, families=None, scale=scale)
         self.likelihoods = nn.ModuleDict({JOINT: head})
-        self._build_networks(n_input, n_hidden=n_hidden, n_layers=n_layers, shape=image_shape)
-        code = (
-            IndexCode(n_labels)
-            if condition_inputs is None
-            else CovariateCode(condition_inputs, dropout=0.0)
+        self.encoder, self.decoder = sparse_coders(
+            head,
+            self.n_codes,
+            n_nuisance=self.n_nuisance,
+            n_hidden=n_hidden,
+            n_layers=n_layers,
+            image_shape=image_shape,
         )
+        code = condition_code(n_labels, condition_inputs, dropout=0.0)
         self.adversaries[CRITIC_OF_CELLS] = ProjectionCritic(
             n_input, code, n_hidden=n_hidden, image_shape=image_shape
         )
         self._average: dict[str, Tensor] = {}
         self._n_steps = 0
-
-    def _build_networks(
-        self, n_input: int, *, n_hidden: int, n_layers: int, shape: Sequence[int] | None
-    ) -> None:
-        n_code = self.n_codes + self.n_nuisance
-        if shape is not None:
-            self.encoder = ImageEncoder(shape, self.n_codes, n_hidden=n_hidden)
-            self.decoder = ImageDecoder(n_code, shape, n_hidden=n_hidden)
-            return
-        style = "layer" if self.expects == "counts" else "plain"
-        size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "style": style}
-        self.encoder = GaussianEncoder(n_input, self.n_codes, **size)
-        n_output = n_input * self.likelihoods[JOINT].n_outputs_per_gene
-        self.decoder = Decoder(n_code, n_output, **size)
 
     @property
     def expects(self) -> str:

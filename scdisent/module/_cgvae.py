@@ -16,12 +16,9 @@ from scdisent.nn import (
     FLOWS,
     Cells,
     ConditionInputs,
-    Decoder,
-    GaussianEncoder,
-    ImageDecoder,
-    ImageEncoder,
     MovedLatents,
     make_likelihood,
+    sparse_coders,
 )
 
 CGVAE_TERMS = ("nll_joint", "kl_joint", "sparsity", "gate")
@@ -104,39 +101,19 @@ class CgvaeModule(DisentModule):
             code_dropout=code_dropout,
         )
         self.n_codes = self.latents.n_latent
-        self._build_networks(
-            n_input,
-            likelihood,
+        head = make_likelihood(likelihood, n_input, families=None, scale=scale)
+        self.likelihoods = nn.ModuleDict({JOINT: head})
+        self.encoder, self.decoder = sparse_coders(
+            head,
+            self.n_codes,
+            n_nuisance=self.n_nuisance,
             n_hidden=n_hidden,
             n_layers=n_layers,
-            shape=image_shape,
-            scale=scale,
+            image_shape=image_shape,
         )
         self.labels = nn.Embedding(n_cell_types, 2 * self.n_codes) if n_cell_types else None
         if self.labels is not None:
             nn.init.normal_(self.labels.weight, std=0.1)
-
-    def _build_networks(
-        self,
-        n_input: int,
-        likelihood: str,
-        *,
-        n_hidden: int,
-        n_layers: int,
-        shape: Sequence[int] | None,
-        scale: float | None,
-    ) -> None:
-        head = make_likelihood(likelihood, n_input, families=None, scale=scale)
-        self.likelihoods = nn.ModuleDict({JOINT: head})
-        n_code = self.n_codes + self.n_nuisance
-        if shape is not None:
-            self.encoder = ImageEncoder(shape, self.n_codes, n_hidden=n_hidden)
-            self.decoder = ImageDecoder(n_code, shape, n_hidden=n_hidden)
-            return
-        style = "layer" if head.expects == "counts" else "plain"
-        size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "style": style}
-        self.encoder = GaussianEncoder(n_input, self.n_codes, **size)
-        self.decoder = Decoder(n_code, n_input * head.n_outputs_per_gene, **size)
 
     @property
     def expects(self) -> str:

@@ -2,7 +2,14 @@
 
 from scdisent.nn._adversaries import READS, Adversary, TotalCorrelationCritic, balanced_weights
 from scdisent.nn._cells import Cells
-from scdisent.nn._conditions import ConditionCode, ConditionInputs, CovariateCode, IndexCode
+from scdisent.nn._coders import sparse_coders
+from scdisent.nn._conditions import (
+    ConditionCode,
+    ConditionInputs,
+    CovariateCode,
+    IndexCode,
+    condition_code,
+)
 from scdisent.nn._decoders import Decoder
 from scdisent.nn._encoders import GaussianEncoder
 from scdisent.nn._flows import FLOWS, ConditionFlow, FlowPrior
@@ -38,7 +45,9 @@ __all__ = [
     "ProjectionCritic",
     "TotalCorrelationCritic",
     "balanced_weights",
+    "condition_code",
     "likelihood_class",
     "make_likelihood",
+    "sparse_coders",
     "specific_prior",
 ]

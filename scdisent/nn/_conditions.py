@@ -97,6 +97,13 @@ class CovariateCode(ConditionCode):
         return dropped
 
 
+def condition_code(
+    n_conditions: int, inputs: ConditionInputs | None, *, dropout: float
+) -> ConditionCode:
+    """Codes computed from what is known of the conditions, or learned ones without that."""
+    return IndexCode(n_conditions) if inputs is None else CovariateCode(inputs, dropout=dropout)
+
+
 class DoseResponse(nn.Module):
     r"""A learned rise from zero with the dose, whose shape is shared by all parts.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from scdisent.nn._conditions import ConditionCode, ConditionInputs, CovariateCode, IndexCode
+from scdisent.nn._conditions import ConditionCode, ConditionInputs, condition_code
 from scdisent.nn._flows import ConditionFlow, FlowPrior
 
 RELEASE = 0.75
@@ -51,11 +51,7 @@ class MovedLatents(nn.Module):
         self.n_fixed, self.n_latent = n_fixed, n_fixed + n_free
         self.code, self.flow = None, None
         if flow != "none":
-            self.code = (
-                IndexCode(n_conditions)
-                if inputs is None
-                else CovariateCode(inputs, dropout=code_dropout)
-            )
+            self.code = condition_code(n_conditions, inputs, dropout=code_dropout)
             self.flow = ConditionFlow(n_free, self.code.n_code, kind=flow, gated=gated)
         self._closed: Tensor | None = None
 
