@@ -1,6 +1,7 @@
 """Data: sets that can be loaded by name, and worlds with planted truth."""
 
 from scdisent.datasets._cards import Card, card
+from scdisent.datasets._digits import recolored_digits, two_color_digits
 from scdisent.datasets._domains import simulate_domains, true_domain_features
 from scdisent.datasets._factors import simulate_factors
 from scdisent.datasets._load import get, load, verify
@@ -15,11 +16,13 @@ __all__ = [
     "list",
     "load",
     "noisy_swiss_roll",
+    "recolored_digits",
     "simulate_conditions",
     "simulate_domains",
     "simulate_factors",
     "toy_sum",
     "true_domain_features",
     "true_rates",
+    "two_color_digits",
     "verify",
 ]

@@ -32,6 +32,7 @@ class CgganOptions:
     game: str = "logistic"
     penalty_weight: float = 1.0
     ema: float = 0.999
+    n_refine: int = 0
     scale: float | None = None
 
 

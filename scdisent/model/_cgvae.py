@@ -16,8 +16,9 @@ from scdisent.module import CGVAE_TERMS, CgvaeModule
 
 CODES = ("auto", "index", "covariates")
 COUNTS = ("nb", "zinb", "poisson")
-SPARSITY_OF_COUNTS = 0.01
+OF_COUNTS = {"sparsity": 0.03, "mmd": 100.0}
 """Log shares of thousands of genes add up to more than the columns of a table."""
+N_COMPARED = 10_000
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,18 @@ class CgvaeOptions:
     sparsity_method: str = "jvp"
     sparsity_scale: str = "batch"
     warm_up_share: float = 0.3
+    min_kl: float = 0.03
     scale: float | None = None
 
 
 CG_PRESETS: dict[str, tuple[CgvaeOptions, Mapping[str, float]]] = {
     "default": (
         CgvaeOptions(),
-        {"nll_joint": 1.0, "kl_joint": 1.0, "sparsity": 0.1, "gate": 0.2},
+        {"nll_joint": 1.0, "kl_joint": 1.0, "sparsity": 0.1, "gate": 0.2, "mmd": 0.0},
     ),
     "paper": (
         CgvaeOptions(prior="spline", sparsity_method="full", sparsity_scale="none"),
-        {"nll_joint": 1.0, "kl_joint": 1.0, "sparsity": 1e-2, "gate": 0.0},
+        {"nll_joint": 1.0, "kl_joint": 1.0, "sparsity": 1e-2, "gate": 0.0, "mmd": 0.0},
     ),
 }
 
@@ -55,13 +57,14 @@ class CGVAE(TransportMixin):
     .. math::
         \mathcal L = \mathrm{nll}[x \mid z] + \mathrm{KL}[q(z \mid x) \,\|\, p(z \mid u)]
         + \lambda \sum_{k,j} s_j \left| \frac{\partial \hat x_k}{\partial z_j} \right|
-        + \lambda_m \sum_i m_i
+        + \lambda_m \sum_i m_i + \gamma\, \mathrm{MMD}[z_\text{content}; u]
 
-    with the weights ``nll_joint, kl_joint, sparsity`` (:math:`\lambda`) and ``gate``
-    (:math:`\lambda_m`). The encoder never reads the condition u. In the prior each latent is noise
-    pushed through a monotone map of its own, :math:`z_i = T_i(\varepsilon_i; u)`; latents whose
-    map does not depend on u (gate :math:`m_i = 0`) are content, the ``invariant`` block, the others
-    style, the ``specific`` block. The penalty is on the decoder's output before any softmax.
+    with the weights ``nll_joint, kl_joint, sparsity`` (:math:`\lambda`), ``gate``
+    (:math:`\lambda_m`) and ``mmd`` (:math:`\gamma`; within cell types where setup named them). The
+    encoder never reads the condition u. In the prior each latent is noise pushed through a monotone
+    map of its own, :math:`z_i = T_i(\varepsilon_i; u)`; latents whose map does not depend on u
+    (gate :math:`m_i = 0`) are content, the ``invariant`` block, the others style, the ``specific``
+    block. The sparsity penalty is on the decoder's output before any softmax.
 
     Parameters
     ----------
@@ -75,8 +78,9 @@ class CGVAE(TransportMixin):
         With ``n_specific``: sizes of content and style. Without: ``n_latent`` latents of which any
         may change with the condition, and gates decide.
     preset
-        ``"default"`` (``sparsity`` 0.1, for counts 0.01), or ``"paper"``: spline prior, plain sum
-        of the Jacobian, no penalty of gates; the weights of the paper are unknown, these are ours.
+        ``"default"`` (``sparsity`` 0.1, ``mmd`` 0; for counts 0.03 and 100), or ``"paper"``: spline
+        prior, plain sum of the Jacobian, no penalty of gates; the weights of the paper are unknown,
+        these are ours.
     weights
         Weights to change, by name of the term; 0 leaves a term out.
     image_shape
@@ -90,7 +94,8 @@ class CGVAE(TransportMixin):
         Fields of :class:`CgvaeOptions` to change. Ablations are settings:
         ``prior="standard"``: without conditions; ``weights={"sparsity": 0}``: without sparse
         mixing; both: a VAE. ``condition_code="covariates"`` computes codes from the condition table
-        (``"auto"``: where there is one), ``"index"`` learns one for each condition.
+        (``"auto"``: where there is one), ``"index"`` learns one for each condition. Content latents
+        whose mean divergence is below ``min_kl`` nats are switched off after training.
 
     Notes
     -----
@@ -124,14 +129,13 @@ class CGVAE(TransportMixin):
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
         if preset == "default" and likelihood in COUNTS:
-            default_weights = {**default_weights, "sparsity": SPARSITY_OF_COUNTS}
+            default_weights = {**default_weights, **OF_COUNTS}
         self.weights = merge_weights(default_weights, weights, known=CGVAE_TERMS)
-        image_shape = read_image_shape(
-            image_shape, self.adata, n_features=self.summary_stats.n_vars
-        )
+        n_features = self.summary_stats.n_vars
+        self.image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(resolve_seed(seed))
-            self.module = self._build_module(n_latent, n_specific, image_shape)
+            self.module = self._build_module(n_latent, n_specific)
         self._check_data()
         self.init_params_ = self._get_init_params(locals())
         self._model_summary_string = (
@@ -139,11 +143,10 @@ class CGVAE(TransportMixin):
             f"{len(self.conditions)} conditions"
         )
 
-    def _build_module(
-        self, n_latent: int, n_specific: int | None, image_shape: list[int] | None
-    ) -> CgvaeModule:
+    def _build_module(self, n_latent: int, n_specific: int | None) -> CgvaeModule:
         options = asdict(self.options)
         code = one_of(options.pop("condition_code"), CODES, "condition_code")
+        del options["min_kl"]  # for after training
         by_label = options["content_prior"] == "label"
         if by_label and KEYS.CELL_TYPE not in self.registry_["field_registries"]:
             msg = "content_prior='label' needs cell types: run setup_anndata with labels_key=..."
@@ -155,11 +158,26 @@ class CGVAE(TransportMixin):
             likelihood=self.likelihood,
             n_latent=n_latent,
             n_specific=n_specific,
-            image_shape=image_shape,
+            image_shape=self.image_shape,
             weights=self.weights,
             **options,
         )
 
+    def _after_training(self, datamodule: Any, guard: Any) -> None:
+        if self.is_trained_:
+            self._switch_off_idle_content(datamodule)
+        super()._after_training(datamodule, guard)
+
+    def _switch_off_idle_content(self, datamodule: Any) -> None:
+        """Take latents out of use that say less than ``min_kl`` nats of a cell."""
+        module, found = self.module, []
+        for batch in datamodule.train_dataloader():
+            cells = module.cells({k: v.to(module.device) for k, v in batch.items()})
+            found.append(module.divergences(cells))
+            if sum(map(len, found)) >= N_COMPARED:
+                break
+        module.latents.switch_off(torch.cat(found).mean(dim=0), below=self.options.min_kl)
+
     def _plan_defaults(self) -> dict[str, Any]:
-        lr = 1e-3 if self.module.expects == "counts" else 5e-3
+        lr = 5e-3 if self.image_shape is None else 1e-3
         return {"lr": lr, "weight_decay": 1e-5, "anneal": True}

@@ -23,6 +23,9 @@ Codes = NDArray[np.float32]
 class LatentMixin(DisentModel):
     """Latent codes of cells, and what codes decode to."""
 
+    specific_reads_condition = True
+    """Whether the encoder of the specific block is told the condition."""
+
     @torch.inference_mode()
     def get_latent_representation(
         self,
@@ -61,7 +64,8 @@ class LatentMixin(DisentModel):
         """
         blocks = self._blocks(representation)
         if dataloader is None:
-            fields = (KEYS.CONDITION,) if SPECIFIC in blocks else ()
+            reads = SPECIFIC in blocks and self.specific_reads_condition
+            fields = (KEYS.CONDITION,) if reads else ()
             dataloader = self._loader(adata, fields=fields, indices=indices, batch_size=batch_size)
         else:
             self._need_training()

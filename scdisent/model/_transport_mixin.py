@@ -55,6 +55,7 @@ class TransportMixin(LatentMixin, ExpressionMixin):
 
     transfers = (TRANSPORT, *TRANSFERS[:3])
     weights: dict[str, float]
+    specific_reads_condition = False
     content_from_cells = True
     """Whether new cells take their content from training cells, else from noise."""
 
@@ -86,8 +87,8 @@ class TransportMixin(LatentMixin, ExpressionMixin):
 
     def _warn_of_empty_blocks(self) -> None:
         sizes = self.module.n_latents
-        if self.module.latents.flow is None or (sizes[INVARIANT] and sizes[SPECIFIC]):
-            return
+        if self.module.latents.gates is None or (sizes[INVARIANT] and sizes[SPECIFIC]):
+            return  # without gates the user said how large the blocks are
         closed = not sizes[SPECIFIC]
         msg = (
             "All gates are closed: no latent changes with the condition, and predictions will "

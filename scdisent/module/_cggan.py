@@ -26,6 +26,8 @@ from scdisent.nn import (
 
 DEPTH = 1e4
 """Counts a cell is scaled to before the logarithm, as in the encoders."""
+REFINE_RATE = 0.05
+"""Of Adam; codes have a standard deviation of about 1."""
 CGGAN_TERMS = ("generator", "inverse", "sparsity", "gate")
 CRITIC_OF_CELLS = "cells"
 
@@ -49,6 +51,9 @@ class CgganModule(DisentModule):
     ema
         Share of the running average of weights that a step keeps; the average is what training
         leaves behind.
+    n_refine
+        Gradient steps by which codes of real cells are moved from what the inverter says towards
+        those whose generated cell is nearest.
     """
 
     encoder: Any  # torch's containers do not know what they hold
@@ -74,6 +79,7 @@ class CgganModule(DisentModule):
         penalty_weight: float = 1.0,
         code_dropout: float = 0.1,
         ema: float = 0.999,
+        n_refine: int = 0,
         scale: float | None = None,
         image_shape: Sequence[int] | None = None,
         weights: Mapping[str, float],
@@ -85,7 +91,7 @@ class CgganModule(DisentModule):
             weights=weights,
         )
         self.game = GENERATIVE_GAMES[one_of(game, GENERATIVE_GAMES, "game")]
-        self.penalty_weight, self.ema = penalty_weight, ema
+        self.penalty_weight, self.ema, self.n_refine = penalty_weight, ema, n_refine
         self.latents = MovedLatents(
             0 if n_specific is None else n_latent,
             n_latent if n_specific is None else n_specific,
@@ -121,19 +127,45 @@ class CgganModule(DisentModule):
     @property
     def n_latents(self) -> dict[str, int]:
         """Size of each block; with gates it is what training has left open."""
-        n_style = int(self.latents.is_style.sum())
-        return {INVARIANT: self.n_codes - n_style, SPECIFIC: n_style}
+        latents = self.latents
+        return {INVARIANT: int(latents.is_content.sum()), SPECIFIC: int(latents.is_style.sum())}
 
     def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """What the inverter says of one block; no block reads the condition."""
-        return self.latents.block(self.encoder(self.seen(cells)), style=block == SPECIFIC)
+        return self.latents.block(self.inverted(cells), style=block == SPECIFIC)
 
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:
         """What the inverter says of real cells."""
-        q: Normal = self.encoder(self.seen(cells))
+        q = self.inverted(cells)
         zeros = torch.zeros_like(q.mean)
         base = Normal(zeros, torch.ones_like(zeros), validate_args=False)
         return {JOINT: LatentBlock(q, q.rsample(), self.latents.prior(base, cells.condition))}
+
+    def inverted(self, cells: Cells) -> Normal:
+        """Law of the codes of real cells, ``(n_cells, n_codes)``."""
+        q: Normal = self.encoder(self.seen(cells))
+        if not self.n_refine or self.training:
+            return q
+        return Normal(self._refined(q.mean, cells), q.stddev, validate_args=False)
+
+    @torch.inference_mode(mode=False)
+    @torch.enable_grad()
+    def _refined(self, codes: Tensor, cells: Cells) -> Tensor:
+        """Codes near the given ones whose generated cells are nearest to the real ones."""
+        # Copies: what was made in inference mode has no gradients.
+        codes, real, nuisance = (part.clone() for part in (codes, self.seen(cells), cells.nuisance))
+        codes.requires_grad_()
+        optimizer = torch.optim.Adam([codes], lr=REFINE_RATE)
+        for _ in range(self.n_refine):
+            made = self.expected(self.decoder(codes, nuisance))
+            (codes.grad,) = torch.autograd.grad((made - real).square().sum(), [codes])
+            optimizer.step()
+        return codes.detach()
+
+    def expected(self, raw: Tensor) -> Tensor:
+        """Generated cells as the critic would see them without noise, ``(n_cells, n_genes)``."""
+        profile = self.likelihoods[JOINT].profile(raw)
+        return torch.log1p(DEPTH * profile) if self.expects == "counts" else profile
 
     def decode(self, cells: Cells, latents: Mapping[str, LatentBlock]) -> dict[str, Tensor]:
         """The generator's output; in training with the size of its Jacobian beside it."""

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from scdisent._errors import one_of
-from scdisent.functional import jacobian_l1
+from scdisent.functional import jacobian_l1, mmd, rbf_kernel
 from scdisent.module._base import DisentModule, LatentBlock, State, Term
 from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import (
@@ -21,7 +21,7 @@ from scdisent.nn import (
     sparse_coders,
 )
 
-CGVAE_TERMS = ("nll_joint", "kl_joint", "sparsity", "gate")
+CGVAE_TERMS = ("nll_joint", "kl_joint", "sparsity", "gate", "mmd")
 PRIORS_OF_CODES = ("standard", *FLOWS)
 CONTENT_PRIORS = ("standard", "label")
 SCALES = ("batch", "none")
@@ -124,9 +124,9 @@ class CgvaeModule(DisentModule):
 
     @property
     def n_latents(self) -> dict[str, int]:
-        """Size of each block; with gates it is what training has left open."""
-        n_style = int(self.latents.is_style.sum())
-        return {INVARIANT: self.n_codes - n_style, SPECIFIC: n_style}
+        """Size of each block: what training has left open and in use."""
+        latents = self.latents
+        return {INVARIANT: int(latents.is_content.sum()), SPECIFIC: int(latents.is_style.sum())}
 
     def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """Posterior of one block; no block reads the condition."""
@@ -198,6 +198,19 @@ class CgvaeModule(DisentModule):
         if self.latents.gates is not None and self.weights.get("gate"):
             # Without a gradient: after_step shrinks the gates, to exact zeros.
             yield Term("gate", self.latents.gates.detach().sum())
+        if self.weights.get("mmd") and not self.latents.is_style.all():
+            yield Term("mmd", self._discrepancy(block.sample, state.cells))
+
+    def _discrepancy(self, z: Tensor, cells: Cells) -> Tensor:
+        """How far the content of conditions differs, within cell types where they are known."""
+        kernel = rbf_kernel(z[:, ~self.latents.is_style])
+        within = cells.cell_type if len(cells.cell_type) else None
+        return mmd(kernel, cells.condition, n_conditions=self.n_conditions, within=within)
+
+    @torch.inference_mode()
+    def divergences(self, cells: Cells) -> Tensor:
+        """Divergence of each latent of each cell from the law of its noise: that of content."""
+        return kl_divergence(self._whole_posterior(cells), self.base(cells))
 
     def warm_up(self) -> dict[str, float]:
         """Divergence from a tenth of its weight; sparsity from 0 once the divergence is whole.

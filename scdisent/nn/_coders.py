@@ -22,7 +22,9 @@ def sparse_coders(
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder without batch normalisation, which forward derivatives forbid.
 
-    Layer normalisation for counts, none for other data; convolutions with ``image_shape``.
+    The decoder has no normalisation at all: layer normalisation divides every hidden unit by a
+    function of all latents, so no output could depend on few of them. Counts are normalised on the
+    way in; with ``image_shape`` both are convolutions.
     """
     n_code = n_latent + n_nuisance
     if image_shape is not None:
@@ -30,7 +32,8 @@ def sparse_coders(
             ImageEncoder(image_shape, n_latent, n_hidden=n_hidden),
             ImageDecoder(n_code, image_shape, n_hidden=n_hidden),
         )
+    size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers}
     style = "layer" if head.expects == "counts" else "plain"
-    size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "style": style}
-    encoder = GaussianEncoder(head.n_genes, n_latent, **size)
-    return encoder, Decoder(n_code, head.n_genes * head.n_outputs_per_gene, **size)
+    encoder = GaussianEncoder(head.n_genes, n_latent, style=style, **size)
+    decoder = Decoder(n_code, head.n_genes * head.n_outputs_per_gene, style="plain", **size)
+    return encoder, decoder

@@ -284,14 +284,16 @@ class ContinuousBernoulli(Likelihood):
         return torch.distributions.ContinuousBernoulli(logits=raw, validate_args=False)
 
     def relaxed_sample(self, raw: Tensor, library: Tensor) -> Tensor:
-        """The parameter itself: pixels have no noise of their own."""
-        return torch.sigmoid(raw)
+        """The mean: pixels have no noise of their own."""
+        mean: Tensor = self.distribution(raw, library).mean
+        return mean
 
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
     ) -> Tensor:
-        """Keep the residual, inside the unit interval."""
-        return (cells.dense + (self.profile(target) - self.profile(source))).clamp(0, 1)
+        """Keep the residual from the mean, inside the unit interval."""
+        before, after = (self.distribution(raw, cells.library).mean for raw in (source, target))
+        return (cells.dense + (after - before)).clamp(0, 1)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

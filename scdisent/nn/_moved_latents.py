@@ -15,7 +15,7 @@ class MovedLatents(nn.Module):
     """Latents that stand as content, then style, with the maps by which conditions move the style.
 
     The first ``n_fixed`` are content whatever happens. Of the others all are style, or with gates
-    those whose gate is open.
+    those whose gate is open. Content that was switched off belongs to no block.
 
     Parameters
     ----------
@@ -35,6 +35,7 @@ class MovedLatents(nn.Module):
 
     code: ConditionCode | None
     flow: ConditionFlow | None
+    in_use: Tensor
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class MovedLatents(nn.Module):
             self.code = condition_code(n_conditions, inputs, dropout=code_dropout)
             self.flow = ConditionFlow(n_free, self.code.n_code, kind=flow, gated=gated)
         self._closed: Tensor | None = None
+        self.register_buffer("in_use", torch.ones(self.n_latent, dtype=torch.bool))
 
     @property
     def gates(self) -> nn.Parameter | None:
@@ -71,18 +73,33 @@ class MovedLatents(nn.Module):
         return torch.cat([torch.zeros(self.n_fixed, dtype=torch.bool, device=free.device), free])
 
     @property
-    def order(self) -> Tensor:
-        """Latents with content first, ``(n_latent,)``."""
-        return torch.argsort(self.is_style.int(), stable=True)
+    def is_content(self) -> Tensor:
+        """Which latents no condition moves and are in use: a mask ``(n_latent,)``."""
+        return ~self.is_style & self.in_use
+
+    def switch_off(self, divergence: Tensor, *, below: float) -> None:
+        """Take content out of use whose mean divergence is too small, all but the largest.
+
+        Its means are near 0 for every cell and nothing is decoded from them, but scaled up they
+        still say something, for example the condition.
+        """
+        self.in_use.fill_(True)  # noqa: FBT003 - torch has no keyword for it
+        content = self.is_content
+        if content.any():
+            enough = min(below, float(divergence[content].max()))
+            self.in_use[content & (divergence < enough)] = False
 
     def block(self, q: Normal, *, style: bool) -> Normal:
         """Content or style of a law of all latents, ``(n_cells, n_block)``."""
-        chosen = self.is_style if style else ~self.is_style
+        chosen = self.is_style if style else self.is_content
         return Normal(q.mean[:, chosen], q.stddev[:, chosen], validate_args=False)
 
     def arranged(self, codes: Tensor) -> Tensor:
-        """Codes with content first, as networks read them: every latent in its own place."""
-        return codes[:, torch.argsort(self.order)]
+        """Content and style as networks read them: every latent in its place, 0 without use."""
+        style = self.is_style
+        places = torch.cat([self.is_content.nonzero(), style.nonzero()]).flatten()
+        full = codes.new_zeros(len(codes), self.n_latent)
+        return full.index_copy(1, places, codes)
 
     def median_style(self, condition: Tensor) -> Tensor:
         """Style of noise 0 under the condition of each cell, ``(n_cells, n_style)``."""

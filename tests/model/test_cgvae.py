@@ -247,3 +247,60 @@ def test_new_cells_have_the_law_of_real_ones_and_share_their_noise(dosed):
     assert between < 1.6 * np.abs(means[1] - means[0]).mean()  # one noise: the same cells between
     with pytest.raises(OptionError, match="n_cells=0"):
         model.sample(0, condition="dose_0")
+
+
+def test_content_that_says_nothing_is_switched_off():
+    """Five latents for two factors: the idle ones are near 0, but not exactly."""
+    adata = simulate_domains("s_a", n_cells=3_000, n_domains=3, n_changing=2, seed=12)
+    adata = adata[:, [0, 1]].copy()  # the two features of the factors that do not change
+    options = {"epochs": 20, "n_latent": 5, "n_specific": 1, "weights": {"sparsity": 0.0}}
+    kept = fit(adata, min_kl=0.0, **options)
+    pruned = fit(adata, **options)
+    every = kept.get_latent_representation()
+    content = pruned.get_latent_representation()
+    assert every.shape[1] == 5
+    assert content.shape[1] < 5
+    scale = every.std(axis=0)
+    np.testing.assert_allclose(content, every[:, pruned.module.latents.in_use[:5].numpy()])
+    assert (scale[~pruned.module.latents.in_use[:5].numpy()] < 0.3).all()
+    assert metrics.block_r2(content, adata.obsm["truth_factors"][:, :2]) > 0.9
+    x = pruned.get_normalized_expression(return_numpy=True)
+    np.testing.assert_allclose(x, kept.get_normalized_expression(return_numpy=True), atol=0.3)
+    assert list(pruned.get_programmes()) == [
+        *[f"invariant_{i}" for i in range(content.shape[1])],
+        "specific_0",
+    ]
+
+
+@pytest.mark.parametrize("representation", ["specific", "full"])
+def test_no_code_needs_the_condition_of_a_cell(gated, representation):
+    adata, model = gated
+    bare = adata[:20].copy()
+    del bare.obs["condition"]
+    np.testing.assert_array_equal(
+        model.get_latent_representation(bare, representation=representation),
+        model.get_latent_representation(adata[:20], representation=representation),
+    )
+
+
+def test_the_largest_latent_is_never_switched_off():
+    from scdisent.nn import MovedLatents
+
+    latents = MovedLatents(3, 2, n_conditions=2, flow="affine", gated=False)
+    latents.switch_off(torch.tensor([1e-4, 3e-4, 2e-4, 0.0, 1e-5]), below=0.03)
+    assert latents.in_use.tolist() == [False, True, False, True, True]
+    codes = torch.tensor([[1.0, 2.0, 3.0]])
+    assert latents.arranged(codes).tolist() == [[0.0, 1.0, 0.0, 2.0, 3.0]]
+    latents.switch_off(torch.ones(5), below=0.03)
+    assert latents.in_use.all()
+
+
+def test_the_discrepancy_of_content_falls_with_its_weight():
+    """A factor that the condition moves, and only content to hold it."""
+    adata = simulate_domains("s_a", n_cells=3_000, n_domains=2, n_changing=1, seed=13)
+    leaks = []
+    for weight in (0.0, 100.0):
+        model = fit(adata, epochs=15, n_latent=4, n_specific=1, weights={"mmd": weight})
+        content = model.get_latent_representation(representation="invariant")
+        leaks.append(metrics.leakage(content, adata.obs["condition"], seed=0).auroc)
+    assert leaks[1] < leaks[0] - 0.1
