@@ -11,9 +11,9 @@ from scdisent._errors import OptionError, one_of
 
 Floats = NDArray[np.float64]
 SIDE = 32
-INKS = {"red": (0.9, 0.2, 0.2), "green": (0.2, 0.8, 0.3), "yellow": (0.9, 0.85, 0.2)}
-PAPERS = {"black": (0.1, 0.1, 0.1), "blue": (0.15, 0.25, 0.7), "violet": (0.55, 0.15, 0.6)}
-"""Red, green and blue in [0, 1], far enough from the bounds for the jitter."""
+INKS = {"red": (0.85, 0.2, 0.2), "green": (0.2, 0.8, 0.3), "yellow": (0.85, 0.85, 0.2)}
+PAPERS = {"black": (0.15, 0.15, 0.15), "blue": (0.15, 0.25, 0.8), "violet": (0.65, 0.15, 0.65)}
+"""Red, green and blue in [0, 1]."""
 SLANT, THICKNESS = 0.3, (0.3, 0.6)
 EDGE = 0.08
 """Width of a stroke's edge, in units of the grey value."""
@@ -21,7 +21,7 @@ MARGIN = 3
 TEST_SHARE = 0.2
 
 
-def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.03, seed: int = 0) -> AnnData:
+def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 0) -> AnnData:
     r"""Draw handwritten digits in one of three inks on one of three papers.
 
     .. math:: x_{cp} = k_c(u) + m_p \, (i_c(u) - k_c(u)), \qquad
@@ -60,8 +60,8 @@ def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.03, seed: int = 
     hand-written digits), slanted, thickened and enlarged. After the two-colour MNIST of Li et al.
     2025, whose recipe is not published.
     """
-    if n_cells < 9 or not 0 <= jitter <= 0.05:
-        msg = f"n_cells={n_cells} must be at least 9, jitter={jitter} between 0 and 0.05."
+    if n_cells < 9 or not 0 <= jitter <= 0.1:
+        msg = f"n_cells={n_cells} must be at least 9, jitter={jitter} between 0 and 0.1."
         raise OptionError(msg)
     rng = np.random.default_rng(seed)
     digits = load_digits()
@@ -118,7 +118,8 @@ def _colors(names: NDArray) -> Floats:
 
 
 def _painted(stroke: Floats, colors: Floats) -> NDArray[np.float32]:
-    """Flat images, channel by channel."""
+    """Flat images, channel by channel, in [0, 1]."""
+    colors = colors.clip(0, 1)
     ink, paper = colors[:, :3, None], colors[:, 3:, None]
     images = paper + stroke[:, None, :] * (ink - paper)  # (n_cells, 3, n_pixels)
     return images.reshape(len(images), -1).astype(np.float32)

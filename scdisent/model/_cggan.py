@@ -28,7 +28,7 @@ class CgganOptions:
     n_layers: int = 2
     flow: str = "affine"
     condition_code: str = "auto"
-    code_dropout: float = 0.1
+    code_dropout: float = 0.0
     game: str = "logistic"
     penalty_weight: float = 1.0
     ema: float = 0.999

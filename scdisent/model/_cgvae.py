@@ -31,11 +31,11 @@ class CgvaeOptions:
     prior: str = "affine"
     content_prior: str = "standard"
     condition_code: str = "auto"
-    code_dropout: float = 0.1
+    code_dropout: float = 0.0
     sparsity_method: str = "jvp"
     sparsity_scale: str = "batch"
     warm_up_share: float = 0.3
-    min_kl: float = 0.03
+    min_information: float = 0.03
     scale: float | None = None
 
 
@@ -95,7 +95,7 @@ class CGVAE(TransportMixin):
         ``prior="standard"``: without conditions; ``weights={"sparsity": 0}``: without sparse
         mixing; both: a VAE. ``condition_code="covariates"`` computes codes from the condition table
         (``"auto"``: where there is one), ``"index"`` learns one for each condition. Content latents
-        whose mean divergence is below ``min_kl`` nats are switched off after training.
+        that say less than ``min_information`` nats of a cell are switched off after training.
 
     Notes
     -----
@@ -146,7 +146,7 @@ class CGVAE(TransportMixin):
     def _build_module(self, n_latent: int, n_specific: int | None) -> CgvaeModule:
         options = asdict(self.options)
         code = one_of(options.pop("condition_code"), CODES, "condition_code")
-        del options["min_kl"]  # for after training
+        del options["min_information"]  # for after training
         by_label = options["content_prior"] == "label"
         if by_label and KEYS.CELL_TYPE not in self.registry_["field_registries"]:
             msg = "content_prior='label' needs cell types: run setup_anndata with labels_key=..."
@@ -168,15 +168,25 @@ class CGVAE(TransportMixin):
             self._switch_off_idle_content(datamodule)
         super()._after_training(datamodule, guard)
 
+    @torch.inference_mode()
     def _switch_off_idle_content(self, datamodule: Any) -> None:
-        """Take latents out of use that say less than ``min_kl`` nats of a cell."""
-        module, found = self.module, []
+        r"""Take latents out of use that say less than ``min_information`` nats of a cell.
+
+        :math:`\frac12 \log(1 + \mathrm{Var}[\mu] / \mathbb E[\sigma^2])`, what a Gaussian channel
+        passes on.
+        """
+        module, means, variances = self.module, [], []
         for batch in datamodule.train_dataloader():
-            cells = module.cells({k: v.to(module.device) for k, v in batch.items()})
-            found.append(module.divergences(cells))
-            if sum(map(len, found)) >= N_COMPARED:
+            q = module.whole_posterior(
+                module.cells({k: v.to(module.device) for k, v in batch.items()})
+            )
+            means.append(q.mean)
+            variances.append(q.variance)
+            if sum(map(len, means)) >= N_COMPARED:
                 break
-        module.latents.switch_off(torch.cat(found).mean(dim=0), below=self.options.min_kl)
+        signal, noise = torch.cat(means).var(dim=0), torch.cat(variances).mean(dim=0)
+        information = 0.5 * torch.log1p(signal / noise)
+        module.latents.switch_off(information, below=self.options.min_information)
 
     def _plan_defaults(self) -> dict[str, Any]:
         lr = 5e-3 if self.image_shape is None else 1e-3

@@ -250,6 +250,11 @@ class TransportMixin(LatentMixin, ExpressionMixin):
         chosen = torch.from_numpy(rng.choice(donors, n_cells)).to(anchors.z.device)
         if self.content_from_cells:
             content = anchors.z[chosen]
+        else:
+            latents = self.module.latents
+            places = torch.zeros(n_cells, latents.n_latent, device=content.device)
+            places[:, latents.is_content] = content
+            content = latents.unmoved(places)[:, latents.is_content]
         there = plan.there.expand(n_cells, -1, -1)
         moved = self.module.latents.flow.to_noise(there, spline=plan.spline).inv(style.double())
         return torch.cat([content, moved.to(content.dtype)], dim=-1), anchors.library[chosen]

@@ -77,7 +77,7 @@ class CgganModule(DisentModule):
         flow: str = "affine",
         game: str = "logistic",
         penalty_weight: float = 1.0,
-        code_dropout: float = 0.1,
+        code_dropout: float = 0.0,
         ema: float = 0.999,
         n_refine: int = 0,
         scale: float | None = None,

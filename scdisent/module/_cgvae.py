@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
 from scdisent._errors import one_of
 from scdisent.functional import jacobian_l1, mmd, rbf_kernel
@@ -71,7 +71,7 @@ class CgvaeModule(DisentModule):
         n_layers: int = 2,
         prior: str = "affine",
         content_prior: str = "standard",
-        code_dropout: float = 0.1,
+        code_dropout: float = 0.0,
         sparsity_method: str = "jvp",
         sparsity_scale: str = "batch",
         warm_up_share: float = 0.3,
@@ -130,9 +130,10 @@ class CgvaeModule(DisentModule):
 
     def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """Posterior of one block; no block reads the condition."""
-        return self.latents.block(self._whole_posterior(cells), style=block == SPECIFIC)
+        return self.latents.block(self.whole_posterior(cells), style=block == SPECIFIC)
 
-    def _whole_posterior(self, cells: Cells) -> Normal:
+    def whole_posterior(self, cells: Cells) -> Normal:
+        """Posterior of all latents, in use or not."""
         q: Normal = self.encoder(cells.log_normalised if self.expects == "counts" else cells.dense)
         return q
 
@@ -140,7 +141,7 @@ class CgvaeModule(DisentModule):
 
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:
         """Posterior of all latents, a sample of it, the prior under each cell's condition."""
-        q = self._whole_posterior(cells)
+        q = self.whole_posterior(cells)
         prior = self.latents.prior(self.base(cells), cells.condition)
         return {JOINT: LatentBlock(q, q.rsample(), prior)}
 
@@ -206,11 +207,6 @@ class CgvaeModule(DisentModule):
         kernel = rbf_kernel(z[:, ~self.latents.is_style])
         within = cells.cell_type if len(cells.cell_type) else None
         return mmd(kernel, cells.condition, n_conditions=self.n_conditions, within=within)
-
-    @torch.inference_mode()
-    def divergences(self, cells: Cells) -> Tensor:
-        """Divergence of each latent of each cell from the law of its noise: that of content."""
-        return kl_divergence(self._whole_posterior(cells), self.base(cells))
 
     def warm_up(self) -> dict[str, float]:
         """Divergence from a tenth of its weight; sparsity from 0 once the divergence is whole.

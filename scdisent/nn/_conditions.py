@@ -53,11 +53,14 @@ class IndexCode(ConditionCode):
 class CovariateCode(ConditionCode):
     r"""Code computed from what is known of a condition, so that unseen ones have one too.
 
-    .. math:: e = \sum_p s(d_p)\, f(c_p) + 1[\text{parts} > 1]\; g\Big(\sum_p s(d_p)\, f(c_p)\Big)
+    .. math:: e = \sum_p s(d_p)\, \big(A c_p + f(c_p)\big)
+              + 1[\text{parts} > 1]\; g\Big(\sum_p s(d_p)\, \big(A c_p + f(c_p)\big)\Big)
 
     over the parts p of a combination, with features :math:`c_p` (one-hot categories, standardised
-    numbers, an embedding), dose :math:`d_p` and networks f, g. s rises from :math:`s(0) = 0`: dose
-    zero, like a control without parts, has the code zero.
+    numbers, an embedding), dose :math:`d_p`, a matrix A and networks f, g. f and g start at zero: what
+    columns and parts do adds up unless the data say otherwise, which is the better guess for
+    combinations without cells. s rises from :math:`s(0) = 0`, each entry of the code in its own
+    way: dose zero, like a control without parts, has the code zero.
 
     Parameters
     ----------
@@ -81,17 +84,19 @@ class CovariateCode(ConditionCode):
         for name, value in vars(inputs).items():
             self.register_buffer(name, value)
         n_features = inputs.features.shape[-1]
-        self.part = _network(n_features, n_hidden, n_code)
-        self.interaction = _network(n_code, n_hidden, n_code)
-        self.response = DoseResponse()
+        self.additive = nn.Linear(n_features, n_code, bias=False)
+        self.part = _correction(n_features, n_hidden, n_code)
+        self.interaction = _correction(n_code, n_hidden, n_code)
+        self.response = DoseResponse(n_code)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: ConditionInputs | None = None) -> Tensor:
         inputs = (
             ConditionInputs(self.features, self.present, self.dose) if inputs is None else inputs
         )
-        strength = inputs.present * self.response(inputs.dose)  # (n_conditions, n_parts)
-        code = (strength[..., None] * self.part(inputs.features)).sum(dim=1)
+        strength = inputs.present[..., None] * self.response(inputs.dose)
+        effect = self.additive(inputs.features) + self.part(inputs.features)
+        code = (strength * effect).sum(dim=1)  # (n_conditions, n_code)
         several = (inputs.present.sum(dim=1, keepdim=True) > 1).to(code.dtype)
         dropped: Tensor = self.dropout(code + several * self.interaction(code))
         return dropped
@@ -105,27 +110,31 @@ def condition_code(
 
 
 class DoseResponse(nn.Module):
-    r"""A learned rise from zero with the dose, whose shape is shared by all parts.
+    r"""Learned rises from zero with the dose, whose shapes are shared by all parts.
 
-    .. math:: s(d) = \sum_k a_k \left(1 - e^{-d / \tau_k}\right) + a_0 d, \qquad a_k > 0
+    .. math:: s_j(d) = \sum_k a_{jk} \left(1 - e^{-d / \tau_k}\right) + a_{j0} d, \qquad a > 0
 
     with :math:`\tau` from 1/8 to 8 in units of the largest dose. Ours.
     """
 
     scales: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, n_shapes: int) -> None:
         super().__init__()
         self.register_buffer("scales", 2.0 ** torch.arange(-3, 4, 2))
-        self.raw = nn.Parameter(torch.zeros(len(self.scales) + 1))
+        self.raw = nn.Parameter(torch.randn(len(self.scales) + 1, n_shapes))
 
     def forward(self, dose: Tensor) -> Tensor:
-        """Strength, of the shape of ``dose``, which is in units of the largest one of training."""
+        """Strength, one more axis than ``dose``, which is in units of the largest of training."""
         saturating = -torch.expm1(-dose[..., None] / self.scales)
         basis = torch.cat([saturating, dose[..., None]], dim=-1)
         strength: Tensor = basis @ F.softplus(self.raw)
         return strength
 
 
-def _network(n_input: int, n_hidden: int, n_output: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_input, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_output))
+def _correction(n_input: int, n_hidden: int, n_output: int) -> nn.Sequential:
+    """A network that starts at zero."""
+    last = nn.Linear(n_hidden, n_output)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(n_input, n_hidden), nn.SiLU(), last)

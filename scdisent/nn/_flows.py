@@ -31,15 +31,17 @@ class ConditionFlow(nn.Module):
     r"""Prior of the codes given the condition: noise pushed through one monotone map a latent.
 
     .. math:: \varepsilon_i = T_i^{-1}(z_i; u), \qquad
-              \theta_i(u) = m_i\, \frac{h_i(e_u) - \bar h_i}{\sqrt{\overline{|h_i - \bar h_i|^2}}}
+              \theta_i(u) = b_i
+              + m_i\, \frac{h_i(e_u) - \bar h_i}{\sqrt{\overline{|h_i - \bar h_i|^2}}}
 
     T is affine, or affine and then a monotone rational-quadratic spline (zuko), of one latent each:
     the codes stay independent given the condition, which theory needs and an autoregressive flow
     would break. h is a small network of the condition's code; bars are means over the conditions of
-    training. Centring fixes the gauge: over all conditions the mean shift and log scale are 0, so
-    codes cannot be inflated. Dividing by the size makes the gate :math:`m_i \ge 0` the size of the
-    condition's effect on latent i (without gates :math:`\theta_i = h_i - \bar h_i`). A gate of
-    exactly 0 leaves the latent's prior as it is for every condition: content.
+    training, and b is what all conditions share. Dividing by the size makes the gate
+    :math:`m_i \ge 0` the size of the condition's effect on latent i (without gates
+    :math:`\theta_i = b_i + h_i - \bar h_i`). A gate of exactly 0 leaves the latent's prior the same
+    under every condition: content. b is free: without it few conditions would have to balance the
+    others, and scales of codes have no price where the penalty is free of scale.
 
     Parameters
     ----------
@@ -51,10 +53,18 @@ class ConditionFlow(nn.Module):
         ``"affine"`` or ``"spline"``.
     gated
         Whether latents have gates.
+    hidden
+        Widths of h; without any it is linear.
     """
 
     def __init__(
-        self, n_latent: int, n_code: int, *, kind: str = "affine", gated: bool, n_hidden: int = 64
+        self,
+        n_latent: int,
+        n_code: int,
+        *,
+        kind: str = "affine",
+        gated: bool,
+        hidden: tuple[int, ...] = (64,),
     ) -> None:
         super().__init__()
         shapes: list[tuple[int, ...]] = [(), ()]
@@ -63,9 +73,10 @@ class ConditionFlow(nn.Module):
         univariate = _affine_then_spline if kind == "spline" else MonotonicAffineTransform
         self.kind = kind
         self.maps = ElementWiseTransform(
-            n_latent, n_code, univariate=univariate, shapes=shapes, hidden_features=(n_hidden,)
+            n_latent, n_code, univariate=univariate, shapes=shapes, hidden_features=hidden
         )
         self.maps.hyper[-1].register_parameter("bias", None)  # centring takes it out
+        self.common = nn.Parameter(torch.zeros(n_latent, self.maps.total))
         self.gates = nn.Parameter(torch.full((n_latent,), OPENING)) if gated else None
 
     def parameters_of(self, code: Tensor, training_codes: Tensor) -> Tensor:
@@ -81,10 +92,11 @@ class ConditionFlow(nn.Module):
         free = self.maps.hyper(code).unflatten(-1, (-1, self.maps.total))
         everywhere = self.maps.hyper(training_codes).unflatten(-1, (-1, self.maps.total))
         centre = everywhere.mean(dim=0)
-        if self.gates is None:
-            return free - centre
-        size = ((everywhere - centre) ** 2).mean(dim=0).sum(dim=-1).clamp_min(1e-12).sqrt()
-        return (self.gates / size)[:, None] * (free - centre)
+        effect = free - centre
+        if self.gates is not None:
+            size = ((everywhere - centre) ** 2).mean(dim=0).sum(dim=-1).clamp_min(1e-12).sqrt()
+            effect = (self.gates / size)[:, None] * effect
+        return self.common + effect
 
     def to_noise(self, parameters: Tensor, *, spline: Tensor | float = 1.0) -> Transform:
         """Map from codes to noise with the given parameters ``(n, n_latent, n_parameters)``.

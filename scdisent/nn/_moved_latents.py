@@ -46,14 +46,18 @@ class MovedLatents(nn.Module):
         flow: str,
         gated: bool,
         inputs: ConditionInputs | None = None,
-        code_dropout: float = 0.1,
+        code_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.n_fixed, self.n_latent = n_fixed, n_fixed + n_free
         self.code, self.flow = None, None
         if flow != "none":
             self.code = condition_code(n_conditions, inputs, dropout=code_dropout)
-            self.flow = ConditionFlow(n_free, self.code.n_code, kind=flow, gated=gated)
+            # What columns of a condition do should add up: computed codes are read linearly.
+            hidden = (64,) if inputs is None else ()
+            self.flow = ConditionFlow(
+                n_free, self.code.n_code, kind=flow, gated=gated, hidden=hidden
+            )
         self._closed: Tensor | None = None
         self.register_buffer("in_use", torch.ones(self.n_latent, dtype=torch.bool))
 
@@ -77,17 +81,17 @@ class MovedLatents(nn.Module):
         """Which latents no condition moves and are in use: a mask ``(n_latent,)``."""
         return ~self.is_style & self.in_use
 
-    def switch_off(self, divergence: Tensor, *, below: float) -> None:
-        """Take content out of use whose mean divergence is too small, all but the largest.
+    def switch_off(self, information: Tensor, *, below: float) -> None:
+        """Take content out of use that says too little of a cell, all but the most telling.
 
-        Its means are near 0 for every cell and nothing is decoded from them, but scaled up they
-        still say something, for example the condition.
+        Its means are almost the same for every cell and nothing is decoded from them, but scaled up
+        they still say something, for example the condition.
         """
-        self.in_use.fill_(True)  # noqa: FBT003 - torch has no keyword for it
+        self.in_use.fill_(True)
         content = self.is_content
         if content.any():
-            enough = min(below, float(divergence[content].max()))
-            self.in_use[content & (divergence < enough)] = False
+            enough = min(below, float(information[content].max()))
+            self.in_use[content & (information < enough)] = False
 
     def block(self, q: Normal, *, style: bool) -> Normal:
         """Content or style of a law of all latents, ``(n_cells, n_block)``."""
@@ -95,11 +99,18 @@ class MovedLatents(nn.Module):
         return Normal(q.mean[:, chosen], q.stddev[:, chosen], validate_args=False)
 
     def arranged(self, codes: Tensor) -> Tensor:
-        """Content and style as networks read them: every latent in its place, 0 without use."""
-        style = self.is_style
-        places = torch.cat([self.is_content.nonzero(), style.nonzero()]).flatten()
-        full = codes.new_zeros(len(codes), self.n_latent)
-        return full.index_copy(1, places, codes)
+        """Content and style as networks read them: every latent in its place."""
+        places = torch.cat([self.is_content.nonzero(), self.is_style.nonzero()]).flatten()
+        idle = self.unmoved(codes.new_zeros(len(codes), self.n_latent))
+        return idle.index_copy(1, places, codes)
+
+    def unmoved(self, noise: Tensor) -> Tensor:
+        """Latents of noise before any condition moves them, ``(n_cells, n_latent)``."""
+        if self.flow is None:
+            return noise
+        fixed, free = noise[:, : self.n_fixed], noise[:, self.n_fixed :]
+        parameters = self.flow.common.expand(len(noise), -1, -1)
+        return torch.cat([fixed, self.flow.to_noise(parameters).inv(free)], dim=1)
 
     def median_style(self, condition: Tensor) -> Tensor:
         """Style of noise 0 under the condition of each cell, ``(n_cells, n_style)``."""

@@ -254,7 +254,7 @@ def test_content_that_says_nothing_is_switched_off():
     adata = simulate_domains("s_a", n_cells=3_000, n_domains=3, n_changing=2, seed=12)
     adata = adata[:, [0, 1]].copy()  # the two features of the factors that do not change
     options = {"epochs": 20, "n_latent": 5, "n_specific": 1, "weights": {"sparsity": 0.0}}
-    kept = fit(adata, min_kl=0.0, **options)
+    kept = fit(adata, min_information=0.0, **options)
     pruned = fit(adata, **options)
     every = kept.get_latent_representation()
     content = pruned.get_latent_representation()

@@ -96,10 +96,12 @@ def test_the_divergence_by_samples_is_the_closed_one_on_average():
     assert abs(by_samples.mean() - closed) < 4 * standard_error
 
 
-def test_over_the_conditions_of_training_the_maps_are_centred(kind):
-    """The gauge: a common shift or scale would be another name for the same latent."""
+def test_the_mean_over_the_conditions_of_training_is_what_they_share(kind):
     flow, codes, parameters = make(kind)
     torch.testing.assert_close(parameters.mean(dim=0), torch.zeros_like(parameters[0]))
+    flow.common.data.normal_()
+    torch.testing.assert_close(flow.parameters_of(codes, codes).mean(dim=0), flow.common)
+    flow.common.data.zero_()
     new = torch.randn(2, N_CODE).double()
     np.testing.assert_allclose(
         (flow.parameters_of(new, codes) - flow.maps.hyper(new).unflatten(-1, (N_LATENT, -1)))
@@ -163,8 +165,12 @@ def test_control_and_dose_zero_have_the_code_zero(code):
     assert code()[1:].abs().amin(dim=1).max() > 0
 
 
-def test_a_combination_does_not_depend_on_the_order_and_is_not_only_a_sum(code):
+def test_a_combination_is_a_sum_at_first_and_never_depends_on_the_order(code):
     a, b = [1.0, 2.0], [1.0, -1.0]
+    alone = code(inputs([[a], [b]], [[1], [1]], [[1], [1]])).sum(dim=0)
+    torch.testing.assert_close(code(inputs([[a, b]], [[1, 1]], [[1, 1]]))[0], alone)
+    with torch.no_grad():
+        code.interaction[-1].weight.normal_()
     ab, ba = (code(inputs([[p, q]], [[1, 1]], [[1, 1]])) for p, q in ((a, b), (b, a)))
     torch.testing.assert_close(ab, ba)
     alone = code(inputs([[a], [b]], [[1], [1]], [[1], [1]])).sum(dim=0)
@@ -173,19 +179,26 @@ def test_a_combination_does_not_depend_on_the_order_and_is_not_only_a_sum(code):
     torch.testing.assert_close(padded, code(inputs([[a]], [[1]], [[1]])))
 
 
-def test_a_code_grows_along_one_direction_with_the_dose(code):
+def test_every_entry_of_a_code_grows_with_the_dose_in_its_own_way(code):
     doses = [[d] for d in np.linspace(0, 2, 9)]
-    found = code(inputs([[[1.0, 2.0]]] * 9, [[1]] * 9, doses))
-    size = found.norm(dim=1)
-    assert (size.diff() > 0).all()
-    direction = found[1:] / size[1:, None]
-    torch.testing.assert_close(direction, direction[:1].expand_as(direction))
-    response = DoseResponse()
+    found = code(inputs([[[1.0, 2.0]]] * 9, [[1]] * 9, doses)).detach()
+    assert (found.abs().diff(dim=0) > 0).all()
+    shapes = found / found[-1]
+    assert shapes[4].std() > 0.01
+    values = DoseResponse(3)(torch.linspace(0, 5, 50))
+    assert (values[0] == 0).all()
+    assert (values.diff(dim=0) > 0).all()
+
+
+def test_columns_add_up_until_the_data_say_otherwise(code):
+    """Doses of one: (1, 2) and (0, 0) stand to (1, 0) and (0, 2) as a sum."""
+    rows = [[[1.0, 2.0]], [[0.0, 0.0]], [[1.0, 0.0]], [[0.0, 2.0]]]
+    both, neither, first, second = code(inputs(rows, [[1]] * 4, [[1]] * 4)).detach()
+    torch.testing.assert_close(both + neither, first + second)
     with torch.no_grad():
-        response.raw.copy_(torch.randn(len(response.raw)))
-    values = response(torch.linspace(0, 5, 50))
-    assert values[0] == 0
-    assert (values.diff() > 0).all()
+        code.part[-1].weight.normal_()
+    both, neither, first, second = code(inputs(rows, [[1]] * 4, [[1]] * 4)).detach()
+    assert (both + neither - first - second).abs().max() > 0.01
 
 
 def test_dropout_thins_codes_in_training_only(code):
