@@ -9,18 +9,22 @@ from scdisent._errors import one_of
 from scdisent.benchmarks._identifiability import identifiability
 from scdisent.benchmarks._interferon import interferon
 from scdisent.benchmarks._invariance import invariance
+from scdisent.benchmarks._kang_cg import kang_cg
 from scdisent.benchmarks._score_speed import score_speed
 from scdisent.benchmarks._separation import separation
 from scdisent.benchmarks._speed import speed
 from scdisent.benchmarks._toy import toy
+from scdisent.benchmarks._two_colors import two_colors
 
 SUITES: dict[str, Callable[..., pd.DataFrame]] = {
     "identifiability": identifiability,
     "interferon": interferon,
     "invariance": invariance,
+    "kang_cg": kang_cg,
     "score_speed": score_speed,
     "separation": separation,
     "toy": toy,
+    "two_colors": two_colors,
     "speed": speed,
 }
 
@@ -35,9 +39,11 @@ __all__ = [
     "identifiability",
     "interferon",
     "invariance",
+    "kang_cg",
     "run",
     "score_speed",
     "separation",
     "speed",
     "toy",
+    "two_colors",
 ]

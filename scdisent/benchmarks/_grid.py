@@ -24,7 +24,7 @@ def run_grid(
     tasks
         What to run; a task is known again by its text.
     run
-        A function of a module, so that other processes find it.
+        A function of a module, or a ``partial`` of one, so that other processes find it.
     n_processes
         Tasks at a time.
 

@@ -44,10 +44,10 @@ def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 
     -------
     AnnData ``(n_cells, 3 * 32 * 32)`` in float32, values in [0, 1], pixels channel by channel.
     ``obs``: ``condition`` ("red on black", ...), ``ink``, ``paper``, ``digit``, ``slant``,
-    ``thickness``, ``split`` ("train", "test": a fifth, of other writers' originals);
-    ``uns["image_shape"]``; ``obsm["truth_stroke"]`` m, ``(n_cells, 1024)``;
-    ``obsm["truth_jitter"]``, ``(n_cells, 6)``. The same images in other colours:
-    :func:`recolored_digits`.
+    ``thickness``, ``original`` (row of scikit-learn's data), ``split`` ("train", "test": the images
+    of a fifth of the originals); ``uns["image_shape"]``; ``obsm["truth_stroke"]`` m,
+    ``(n_cells, 1024)``; ``obsm["truth_jitter"]``, ``(n_cells, 6)``. The same images in other
+    colours: :func:`recolored_digits`.
 
     Raises
     ------
@@ -74,6 +74,7 @@ def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 
             "digit": pd.Categorical(digits.target[source].astype(str)),
             "slant": rng.uniform(-SLANT, SLANT, n_cells),
             "thickness": rng.uniform(*THICKNESS, n_cells),
+            "original": source,
             "split": pd.Categorical(np.where(is_test[source], "test", "train")),
         },
         index=pd.Index([f"image_{i}" for i in range(n_cells)]),

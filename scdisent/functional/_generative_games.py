@@ -32,11 +32,16 @@ def wasserstein_generator(fake: Tensor) -> Tensor:
 
 
 def r1_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    r"""Half the mean squared gradient at data, :math:`\frac12 \mathbb E \lVert\nabla D\rVert^2`.
+    r"""Half the mean squared gradient at data, in units of their total variance.
 
-    Source: Mescheder et al. 2018 (arXiv 1801.04406), equation 9. ``fake`` is not used.
+    .. math:: \tfrac12 \operatorname{tr} \mathrm{Cov}[x] \;
+              \mathbb E \lVert \nabla D(x) \rVert^2
+
+    Source: Mescheder et al. 2018 (arXiv 1801.04406), equation 9. The variance is ours: with it a
+    weight means the same whatever the units and the number of features. ``fake`` is not used.
     """
-    return _gradient(critic, real).square().sum(dim=-1).mean() / 2
+    total = real.var(dim=0).sum() if len(real) > 1 else real.new_ones(())
+    return total * _gradient(critic, real).square().sum(dim=-1).mean() / 2
 
 
 def unit_gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:

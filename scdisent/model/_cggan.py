@@ -30,7 +30,7 @@ class CgganOptions:
     condition_code: str = "auto"
     code_dropout: float = 0.0
     game: str = "logistic"
-    penalty_weight: float = 1.0
+    penalty_weight: float = 0.01
     ema: float = 0.999
     n_refine: int = 0
     scale: float | None = None
@@ -40,7 +40,7 @@ CGGAN_PRESETS: dict[str, tuple[CgganOptions, Mapping[str, float], Mapping[str, A
     "default": (
         CgganOptions(),
         {"generator": 1.0, "inverse": 1.0, "sparsity": 1e-3, "gate": 0.003},
-        {"lr": 2e-4, "betas": (0.5, 0.9), "n_critic_steps": 1, "weight_decay": 0.0},
+        {"lr": 1e-3, "betas": (0.5, 0.9), "n_critic_steps": 1, "weight_decay": 0.0},
     ),
     "paper": (
         CgganOptions(flow="spline"),

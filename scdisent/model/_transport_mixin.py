@@ -224,7 +224,7 @@ class TransportMixin(LatentMixin, ExpressionMixin):
             library = torch.full_like(library, library_size)
         head, parts = self.module.likelihoods[JOINT], []
         for part, size in zip(codes.split(batch_size), library.split(batch_size), strict=True):
-            nuisance = self.module.first_levels(len(part)).to(part.device)
+            nuisance = self.module.levels_at(size)
             law = head.distribution(self.module.decode_codes(part, nuisance), size)
             values = law.mean if kind == "mean" else seeded_sample(law, rng)
             parts.append(values.cpu().numpy())

@@ -139,6 +139,13 @@ class DisentModule(BaseModuleClass):
             start += size
         return out
 
+    def levels_at(self, library: Tensor) -> Tensor:
+        """What decoders read beside the codes for new cells of a depth, ``(n_cells, n_nuisance)``.
+
+        Only generators read the depth.
+        """
+        return self.first_levels(len(library)).to(library.device)
+
     @abstractmethod
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:
         """Posterior, sample and prior of every latent block."""

@@ -1,6 +1,7 @@
 """CG-GAN: noise moved by the condition, a sparse generator, a critic, an inverter."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class CgganModule(DisentModule):
         n_layers: int = 2,
         flow: str = "affine",
         game: str = "logistic",
-        penalty_weight: float = 1.0,
+        penalty_weight: float = 0.01,
         code_dropout: float = 0.0,
         ema: float = 0.999,
         n_refine: int = 0,
@@ -103,6 +104,11 @@ class CgganModule(DisentModule):
         )
         self.n_codes = self.latents.n_latent
         head = make_likelihood(likelihood, n_input, families=None, scale=scale)
+        # Of counts the generator reads the depth, which types of cells differ in: it is drawn from
+        # real cells, so that its own law needs no learning.
+        self.depth = None
+        if head.expects == "counts":
+            self.depth = nn.BatchNorm1d(1, affine=False, momentum=None)
         self.likelihoods = nn.ModuleDict({JOINT: head})
         self.encoder, self.decoder = sparse_coders(
             head,
@@ -118,6 +124,26 @@ class CgganModule(DisentModule):
         )
         self._average: dict[str, Tensor] = {}
         self._n_steps = 0
+
+    @property
+    def n_nuisance(self) -> int:
+        """Width of the technical covariates and the depth."""
+        return super().n_nuisance + (self.depth is not None)
+
+    def cells(self, tensors: Mapping[str, Tensor]) -> Cells:
+        """Read a loader's minibatch; the depth joins what only decoders see."""
+        cells = super().cells(tensors)
+        if self.depth is None or cells.nuisance.ndim < 2:
+            return cells
+        depth = self.depth(cells.library.log()[:, None])
+        return replace(cells, nuisance=torch.cat([cells.nuisance, depth], dim=-1))
+
+    def levels_at(self, library: Tensor) -> Tensor:
+        """First levels, and the depth of new cells."""
+        levels = super().levels_at(library)
+        if self.depth is not None:
+            levels[:, -1:] = self.depth(library.log()[:, None])
+        return levels
 
     @property
     def expects(self) -> str:

@@ -57,8 +57,8 @@ class CovariateCode(ConditionCode):
               + 1[\text{parts} > 1]\; g\Big(\sum_p s(d_p)\, \big(A c_p + f(c_p)\big)\Big)
 
     over the parts p of a combination, with features :math:`c_p` (one-hot categories, standardised
-    numbers, an embedding), dose :math:`d_p`, a matrix A and networks f, g. f and g start at zero: what
-    columns and parts do adds up unless the data say otherwise, which is the better guess for
+    numbers, an embedding), dose :math:`d_p`, a matrix A and networks f, g. f and g start at zero:
+    what columns and parts do adds up unless the data say otherwise, which is the better guess for
     combinations without cells. s rises from :math:`s(0) = 0`, each entry of the code in its own
     way: dose zero, like a control without parts, has the code zero.
 

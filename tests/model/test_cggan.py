@@ -94,11 +94,10 @@ def generator():
         n_latent=2,
         n_specific=2,
         n_hidden=64,
-        penalty_weight=0.1,
         weights={"sparsity": 0.0},
         seed=0,
     )
-    model.train(60, plan_kwargs={"lr": 1e-3}, seed=0, **TRAIN)
+    model.train(60, seed=0, **TRAIN)
     return adata, model
 
 

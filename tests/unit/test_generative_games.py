@@ -31,7 +31,11 @@ def test_gradient_penalties_of_a_linear_critic_are_known():
         return x @ weight
 
     real, fake = torch.randn(2, 20, 2)
-    assert r1_penalty(critic, real, fake) == pytest.approx(12.5)
+    total = float(real.var(dim=0).sum())
+    assert r1_penalty(critic, real, fake) == pytest.approx(12.5 * total)
+    # the same critic of the same data in other units
+    scaled = r1_penalty(lambda x: critic(x / 7), 7 * real, fake)
+    assert scaled == pytest.approx(12.5 * total, rel=1e-5)
     assert unit_gradient_penalty(critic, real, fake) == pytest.approx(16.0)
     assert unit_gradient_penalty(lambda x: critic(x) / 5, real, fake) == pytest.approx(0, abs=1e-6)
 
@@ -40,7 +44,8 @@ def test_gradient_penalties_can_be_minimised():
     weight = torch.tensor([3.0, 4.0], requires_grad=True)
     real, fake = torch.randn(2, 20, 2)
     r1_penalty(lambda x: x @ weight, real, fake).backward()
-    torch.testing.assert_close(weight.grad, torch.tensor([3.0, 4.0]))
+    total = real.var(dim=0).sum()
+    torch.testing.assert_close(weight.grad, total * torch.tensor([3.0, 4.0]))
 
 
 @pytest.mark.parametrize("shape", [None, (1, 8, 8)])

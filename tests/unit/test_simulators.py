@@ -13,11 +13,13 @@ from sklearn.datasets import make_swiss_roll
 from scdisent._errors import InputDataError, OptionError
 from scdisent.datasets import (
     noisy_swiss_roll,
+    recolored_digits,
     simulate_conditions,
     simulate_domains,
     toy_sum,
     true_domain_features,
     true_rates,
+    two_color_digits,
 )
 from scdisent.datasets._simulate import RESPONSE_SD, negative_binomial
 
@@ -412,3 +414,73 @@ def test_domains_refuse_what_has_no_meaning():
         simulate_domains("s_a", n_changing=5)
     with pytest.raises(OptionError, match="n_cells"):
         simulate_domains("s_a", n_cells=1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return two_color_digits(n_cells=3_000, seed=5)
+
+
+def test_pixels_are_ink_where_there_is_a_stroke_and_paper_elsewhere(digits):
+    images = digits.X.reshape(-1, 3, 1024)
+    stroke = digits.obsm["truth_stroke"]
+    centred = stroke - stroke.mean(axis=1, keepdims=True)
+    slope = np.einsum("ip,icp->ic", centred, images) / (centred**2).sum(axis=1)[:, None]
+    paper = images.mean(axis=2) - slope * stroke.mean(axis=1)[:, None]
+    ink = paper + slope
+    colors = digits.obs.assign(**dict(zip(["ir", "ig", "ib"], ink.T, strict=True)))
+    colors = colors.assign(**dict(zip(["pr", "pg", "pb"], paper.T, strict=True)))
+    by_ink = colors.groupby("ink", observed=True)[["ir", "ig", "ib"]].mean()
+    by_paper = colors.groupby("paper", observed=True)[["pr", "pg", "pb"]].mean()
+    np.testing.assert_allclose(by_ink.loc["green"], [0.2, 0.8, 0.3], atol=0.02)
+    np.testing.assert_allclose(by_paper.loc["violet"], [0.65, 0.15, 0.65], atol=0.02)
+    # the jitter is clipped at two standard deviations, which leaves 0.88 of its size and more
+    jitter = colors.groupby("ink", observed=True)["ig"].std()["green"]
+    assert 0.065 < jitter < 0.08
+    assert digits.X.min() >= 0
+    assert digits.X.max() <= 1
+
+
+def test_recoloured_digits_are_the_same_writing_in_other_colours(digits):
+    for condition in ("red on blue", "yellow on black"):
+        moved = recolored_digits(digits, condition)
+        own = (digits.obs["condition"] == condition).to_numpy()
+        np.testing.assert_allclose(moved[own], digits.X[own], atol=1e-6)
+    # a matter of the pair alone: ink and paper add up
+    one, other, left, right = (
+        recolored_digits(digits[:50], name)
+        for name in ("red on blue", "green on violet", "red on violet", "green on blue")
+    )
+    assert np.abs(one + other - left - right).max() < 0.2  # up to colours that were clipped
+    with pytest.raises(OptionError, match="blue on red"):
+        recolored_digits(digits, "blue on red")
+
+
+def test_what_is_written_does_not_depend_on_the_colours(digits):
+    obs = digits.obs
+    assert stats.chi2_contingency(pd.crosstab(obs["condition"], obs["digit"])).pvalue > 1e-3
+    for name in ("slant", "thickness"):
+        groups = [rows[name] for _, rows in obs.groupby("condition", observed=True)]
+        assert stats.kruskal(*groups).pvalue > 1e-3
+    train, test = (set(obs.loc[obs["split"] == name, "original"]) for name in ("train", "test"))
+    assert not train & test
+    assert (obs["split"] == "test").mean() == pytest.approx(0.2, abs=0.05)
+
+
+def test_thicker_and_slanted_digits_are_that(digits):
+    stroke = digits.obsm["truth_stroke"].reshape(-1, 32, 32)
+    ink = stroke.sum(axis=(1, 2))
+    assert stats.spearmanr(ink, digits.obs["thickness"]).statistic > 0.5
+    rows, columns = np.mgrid[:32, :32] - 15.5
+    weight = stroke / ink[:, None, None]
+    centre = (weight * columns).sum(axis=(1, 2))[:, None, None]
+    middle = (weight * rows).sum(axis=(1, 2))[:, None, None]
+    lean = (weight * (rows - middle) * (columns - centre)).sum(axis=(1, 2))
+    lean /= (weight * (rows - middle) ** 2).sum(axis=(1, 2))
+    assert abs(stats.spearmanr(lean, digits.obs["slant"]).statistic) > 0.6
+
+
+@pytest.mark.parametrize("options", [{"n_cells": 8}, {"jitter": -0.1}, {"jitter": 0.2}])
+def test_digits_outside_of_their_range_are_refused(options):
+    with pytest.raises(OptionError, match="must be at least 9"):
+        two_color_digits(**options)
