@@ -39,7 +39,7 @@ class CgganOptions:
 CGGAN_PRESETS: dict[str, tuple[CgganOptions, Mapping[str, float], Mapping[str, Any]]] = {
     "default": (
         CgganOptions(),
-        {"generator": 1.0, "inverse": 1.0, "sparsity": 1e-3, "gate": 0.003},
+        {"generator": 1.0, "inverse": 1.0, "sparsity": 1e-3, "gate": 0.02},
         {"lr": 1e-3, "betas": (0.5, 0.9), "n_critic_steps": 1, "weight_decay": 0.0},
     ),
     "paper": (
