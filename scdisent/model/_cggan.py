@@ -172,7 +172,9 @@ class CGGAN(TransportMixin):
         super().train(max_epochs, keep_best=keep_best, **options)
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
+        steps, self.module.n_refine = self.module.n_refine, 0  # anchors need no fine codes
         super()._after_training(datamodule, guard)
+        self.module.n_refine = steps
         share = self._share_of_variance(datamodule)
         if share < COLLAPSE:
             msg = (

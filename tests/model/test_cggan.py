@@ -133,3 +133,34 @@ def test_one_noise_gives_one_content_under_all_conditions(generator):
     other = model.sample(300, condition="u1", kind="mean", seed=4)
     gap = np.abs(first.X - second.X).mean()
     assert gap < np.abs(first.X - other.X).mean()
+
+
+def test_refined_codes_reproduce_real_cells_better(generator, monkeypatch):
+    adata, model = generator
+    cells = adata[:300]
+
+    def errors():
+        found = model.get_normalized_expression(cells, return_numpy=True)
+        return ((found - cells.X) ** 2).mean(axis=1)
+
+    rough = errors()
+    monkeypatch.setattr(model.module, "n_refine", 100)
+    fine = errors()
+    assert (fine < rough).mean() > 0.95
+    assert fine.mean() < 0.9 * rough.mean()
+    codes = model.get_latent_representation(cells, representation="full")
+    np.testing.assert_array_equal(
+        codes, model.get_latent_representation(cells, representation="full")
+    )
+
+
+def test_the_generator_reads_the_depth_it_is_given(young):
+    """Types of cells differ in depth, so what a cell expresses may depend on it."""
+    model, cells = young
+    module = model.module
+    assert module.decoder is not None
+    assert cells.nuisance.shape[1] == module.n_nuisance
+    module.eval()
+    levels = module.levels_at(torch.tensor([100.0, 1000.0]))
+    assert levels[0, -1] < levels[1, -1]
+    torch.testing.assert_close(levels[:, :-1], module.first_levels(2)[:, :-1])
