@@ -45,8 +45,7 @@ def fit(adata: AnnData, *, seed: int, n_epochs: int, **options: Any):
     """Train on nine tenths of the cells, whose condition column is already set up."""
     from scdisent.model import CGVAE
 
-    # No latent is switched off: the table is about all of them.
-    model = CGVAE(adata, n_hidden=96, min_information=0.0, seed=seed, **options)
+    model = CGVAE(adata, n_hidden=96, seed=seed, **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="All gates")  # what the table is about
         model.train(n_epochs, batch_size=256, keep_best=False, seed=seed, enable_progress_bar=False)

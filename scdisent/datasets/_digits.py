@@ -10,18 +10,20 @@ from sklearn.datasets import load_digits
 from scdisent._errors import OptionError, one_of
 
 Floats = NDArray[np.float64]
-SIDE = 32
 INKS = {"red": (0.85, 0.2, 0.2), "green": (0.2, 0.8, 0.3), "yellow": (0.85, 0.85, 0.2)}
 PAPERS = {"black": (0.15, 0.15, 0.15), "blue": (0.15, 0.25, 0.8), "violet": (0.65, 0.15, 0.65)}
 """Red, green and blue in [0, 1]."""
 SLANT, THICKNESS = 0.3, (0.3, 0.6)
 EDGE = 0.08
 """Width of a stroke's edge, in units of the grey value."""
-MARGIN = 3
+MARGIN = 0.1
+"""Free space on each side of a digit, as a share of the side of the image."""
 TEST_SHARE = 0.2
 
 
-def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 0) -> AnnData:
+def two_color_digits(
+    *, n_cells: int = 9_000, side: int = 32, jitter: float = 0.08, seed: int = 0
+) -> AnnData:
     r"""Draw handwritten digits in one of three inks on one of three papers.
 
     .. math:: x_{cp} = k_c(u) + m_p \, (i_c(u) - k_c(u)), \qquad
@@ -35,6 +37,8 @@ def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 
     ----------
     n_cells
         Number of images, at least 9; conditions are equally likely.
+    side
+        Height and width in pixels, at least 12.
     jitter
         Standard deviation of the colours of an image around those of its condition.
     seed
@@ -42,11 +46,11 @@ def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 
 
     Returns
     -------
-    AnnData ``(n_cells, 3 * 32 * 32)`` in float32, values in [0, 1], pixels channel by channel.
+    AnnData ``(n_cells, 3 * side * side)`` in float32, values in [0, 1], pixels channel by channel.
     ``obs``: ``condition`` ("red on black", ...), ``ink``, ``paper``, ``digit``, ``slant``,
     ``thickness``, ``original`` (row of scikit-learn's data), ``split`` ("train", "test": the images
     of a fifth of the originals); ``uns["image_shape"]``; ``obsm["truth_stroke"]`` m,
-    ``(n_cells, 1024)``; ``obsm["truth_jitter"]``, ``(n_cells, 6)``. The same images in other
+    ``(n_cells, side * side)``; ``obsm["truth_jitter"]``, ``(n_cells, 6)``. The same images in other
     colours: :func:`recolored_digits`.
 
     Raises
@@ -60,8 +64,11 @@ def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 
     hand-written digits), slanted, thickened and enlarged. After the two-colour MNIST of Li et al.
     2025, whose recipe is not published.
     """
-    if n_cells < 9 or not 0 <= jitter <= 0.1:
-        msg = f"n_cells={n_cells} must be at least 9, jitter={jitter} between 0 and 0.1."
+    if n_cells < 9 or side < 12 or not 0 <= jitter <= 0.1:
+        msg = (
+            f"n_cells={n_cells} must be at least 9, side={side} at least 12, jitter={jitter} "
+            "between 0 and 0.1."
+        )
         raise OptionError(msg)
     rng = np.random.default_rng(seed)
     digits = load_digits()
@@ -81,15 +88,16 @@ def two_color_digits(*, n_cells: int = 9_000, jitter: float = 0.08, seed: int = 
     )
     names = obs["ink"].astype(str) + " on " + obs["paper"].astype(str)
     obs.insert(0, "condition", pd.Categorical(names))
-    stroke = _strokes(digits.images[source] / 16, slant=obs["slant"], thickness=obs["thickness"])
+    shapes = {"slant": obs["slant"], "thickness": obs["thickness"]}
+    stroke = _strokes(digits.images[source] / 16, side=side, **shapes)
     noise = jitter * rng.standard_normal((n_cells, 6)).clip(-2, 2)
-    pixels = [f"{c}_{row}_{column}" for c in "rgb" for row in range(SIDE) for column in range(SIDE)]
+    pixels = [f"{c}_{row}_{column}" for c in "rgb" for row in range(side) for column in range(side)]
     return AnnData(
         _painted(stroke, _colors(names.to_numpy()) + noise),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(pixels)),
         obsm={"truth_stroke": stroke.astype(np.float32), "truth_jitter": noise},
-        uns={"image_shape": np.array([3, SIDE, SIDE]), "truth": {"jitter": jitter, "seed": seed}},
+        uns={"image_shape": np.array([3, side, side]), "truth": {"jitter": jitter, "seed": seed}},
     )
 
 
@@ -105,7 +113,7 @@ def recolored_digits(adata: AnnData, condition: str) -> NDArray[np.float32]:
 
     Returns
     -------
-    ``(n_cells, 3 * 32 * 32)``: the exact counterfactual.
+    ``(n_cells, 3 * side * side)``: the exact counterfactual.
     """
     known = [f"{ink} on {paper}" for ink in INKS for paper in PAPERS]
     names = np.full(adata.n_obs, one_of(condition, known, "condition"))
@@ -126,15 +134,15 @@ def _painted(stroke: Floats, colors: Floats) -> NDArray[np.float32]:
     return images.reshape(len(images), -1).astype(np.float32)
 
 
-def _strokes(grey: Floats, *, slant: pd.Series, thickness: pd.Series) -> Floats:
+def _strokes(grey: Floats, *, side: int, slant: pd.Series, thickness: pd.Series) -> Floats:
     """Small grey digits as large strokes, ``(n_cells, n_pixels)``."""
     small = grey.shape[1]
-    step = small / (SIDE - 2 * MARGIN)
-    strokes = np.empty((len(grey), SIDE * SIDE))
+    step = small / (side * (1 - 2 * MARGIN))
+    strokes = np.empty((len(grey), side * side))
     for image, shear, width, out in zip(grey, slant, thickness, strokes, strict=True):
         # rows and columns of the small image at each pixel of the large one, about the centres
         matrix = np.array([[step, 0.0], [step * shear, step]])
-        offset = (small - 1) / 2 - matrix @ np.full(2, (SIDE - 1) / 2)
-        large = affine_transform(image, matrix, offset, output_shape=(SIDE, SIDE), order=3)
+        offset = (small - 1) / 2 - matrix @ np.full(2, (side - 1) / 2)
+        large = affine_transform(image, matrix, offset, output_shape=(side, side), order=3)
         out[:] = 1 / (1 + np.exp(-(large.ravel() - (1 - width)) / EDGE))
     return strokes

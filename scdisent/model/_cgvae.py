@@ -94,16 +94,16 @@ class CGVAE(TransportMixin):
         Fields of :class:`CgvaeOptions` to change. Ablations are settings:
         ``prior="standard"``: without conditions; ``weights={"sparsity": 0}``: without sparse
         mixing; both: a VAE. ``condition_code="covariates"`` computes codes from the condition table
-        (``"auto"``: where there is one), ``"index"`` learns one for each condition. Content latents
-        that say less than ``min_information`` nats of a cell are switched off after training.
+        (``"auto"``: where there is one), ``"index"`` learns one for each condition. With gates,
+        content latents that say less than ``min_information`` nats of a cell are switched off after
+        training.
 
     Notes
     -----
     Source: Li et al., "Synergy Between Sufficient Changes and Sparse Mixing Procedure for
     Disentangled Representation Learning", ICLR 2025 (arXiv 2503.00639). Its code and weights were
-    never published. Ours: maps centred over the conditions, which fixes the scale of the latents;
-    the scale in the penalty; gates in the VAE (the paper's are in the GAN) with a proximal step;
-    warm-up of divergence and sparsity. Theory needs a noise-free invertible mixing and latents that
+    never published. Ours: the scale in the penalty; gates in the VAE (the paper's are in the GAN)
+    with a proximal step; warm-up of divergence and sparsity; the discrepancy of content. Theory needs a noise-free invertible mixing and latents that
     are independent given u: for counts it is guidance, no guarantee.
     """
 
@@ -164,7 +164,7 @@ class CGVAE(TransportMixin):
         )
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
-        if self.is_trained_:
+        if self.is_trained_ and self.module.latents.gates is not None:
             self._switch_off_idle_content(datamodule)
         super()._after_training(datamodule, guard)
 

@@ -249,27 +249,36 @@ def test_new_cells_have_the_law_of_real_ones_and_share_their_noise(dosed):
         model.sample(0, condition="dose_0")
 
 
-def test_content_that_says_nothing_is_switched_off():
-    """Five latents for two factors: the idle ones are near 0, but not exactly."""
-    adata = simulate_domains("s_a", n_cells=3_000, n_domains=3, n_changing=2, seed=12)
-    adata = adata[:, [0, 1]].copy()  # the two features of the factors that do not change
-    options = {"epochs": 20, "n_latent": 5, "n_specific": 1, "weights": {"sparsity": 0.0}}
-    kept = fit(adata, min_information=0.0, **options)
-    pruned = fit(adata, **options)
-    every = kept.get_latent_representation()
-    content = pruned.get_latent_representation()
-    assert every.shape[1] == 5
-    assert content.shape[1] < 5
-    scale = every.std(axis=0)
-    np.testing.assert_allclose(content, every[:, pruned.module.latents.in_use[:5].numpy()])
-    assert (scale[~pruned.module.latents.in_use[:5].numpy()] < 0.3).all()
-    assert metrics.block_r2(content, adata.obsm["truth_factors"][:, :2]) > 0.9
-    x = pruned.get_normalized_expression(return_numpy=True)
-    np.testing.assert_allclose(x, kept.get_normalized_expression(return_numpy=True), atol=0.3)
-    assert list(pruned.get_programmes()) == [
-        *[f"invariant_{i}" for i in range(content.shape[1])],
-        "specific_0",
-    ]
+@pytest.fixture(scope="module")
+def idle():
+    """Two factors of which the condition moves one; five latents with gates."""
+    adata = simulate_domains("s_a", n_cells=3_000, n_domains=4, n_changing=1, seed=12)
+    adata = adata[
+        :, [0, 3]
+    ].copy()  # the features of one factor that changes, and one that does not
+    options = {"epochs": 30, "n_latent": 5, "weights": {"sparsity": 0.0}}
+    return adata, fit(adata, min_information=0.0, **options), fit(adata, **options)
+
+
+def test_content_that_says_nothing_is_switched_off(idle):
+    """Idle latents are near 0, but not exactly."""
+    adata, kept, pruned = idle
+    every, content = (model.get_latent_representation() for model in (kept, pruned))
+    used = pruned.module.latents.in_use[kept.module.latents.is_content].numpy()
+    assert 1 <= used.sum() < len(used)
+    np.testing.assert_allclose(content, every[:, used])
+    assert every[:, ~used].std(axis=0).max() < 0.3
+    assert metrics.block_r2(content, adata.obsm["truth_factors"][:, :1]) > 0.9
+    x, y = (model.get_normalized_expression(return_numpy=True) for model in (kept, pruned))
+    np.testing.assert_allclose(x, y, atol=0.3)
+    names = [f"invariant_{i}" for i in range(content.shape[1])]
+    assert [name for name in pruned.get_programmes() if name.startswith("inv")] == names
+
+
+def test_blocks_of_a_given_size_stay_as_they_are():
+    adata = simulate_domains("s_a", n_cells=300, n_domains=2, seed=12)
+    model = fit(adata, epochs=1, n_latent=5, n_specific=1)
+    assert model.get_latent_representation().shape == (300, 5)
 
 
 @pytest.mark.parametrize("representation", ["specific", "full"])

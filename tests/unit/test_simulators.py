@@ -456,6 +456,15 @@ def test_recoloured_digits_are_the_same_writing_in_other_colours(digits):
         recolored_digits(digits, "blue on red")
 
 
+def test_smaller_images_are_the_same_digits(digits):
+    small = two_color_digits(n_cells=3_000, side=16, seed=5)
+    pd.testing.assert_frame_equal(small.obs, digits.obs)
+    assert small.uns["image_shape"].tolist() == [3, 16, 16]
+    thinned = digits.obsm["truth_stroke"].reshape(-1, 16, 2, 16, 2).mean(axis=(2, 4))
+    close = np.corrcoef(thinned.ravel(), small.obsm["truth_stroke"].ravel())[0, 1]
+    assert close > 0.95
+
+
 def test_what_is_written_does_not_depend_on_the_colours(digits):
     obs = digits.obs
     assert stats.chi2_contingency(pd.crosstab(obs["condition"], obs["digit"])).pvalue > 1e-3
@@ -480,7 +489,9 @@ def test_thicker_and_slanted_digits_are_that(digits):
     assert abs(stats.spearmanr(lean, digits.obs["slant"]).statistic) > 0.6
 
 
-@pytest.mark.parametrize("options", [{"n_cells": 8}, {"jitter": -0.1}, {"jitter": 0.2}])
+@pytest.mark.parametrize(
+    "options", [{"n_cells": 8}, {"side": 11}, {"jitter": -0.1}, {"jitter": 0.2}]
+)
 def test_digits_outside_of_their_range_are_refused(options):
     with pytest.raises(OptionError, match="must be at least 9"):
         two_color_digits(**options)
