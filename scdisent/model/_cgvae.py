@@ -103,8 +103,9 @@ class CGVAE(TransportMixin):
     Source: Li et al., "Synergy Between Sufficient Changes and Sparse Mixing Procedure for
     Disentangled Representation Learning", ICLR 2025 (arXiv 2503.00639). Its code and weights were
     never published. Ours: the scale in the penalty; gates in the VAE (the paper's are in the GAN)
-    with a proximal step; warm-up of divergence and sparsity; the discrepancy of content. Theory needs a noise-free invertible mixing and latents that
-    are independent given u: for counts it is guidance, no guarantee.
+    with a proximal step; warm-up of divergence and sparsity; the discrepancy of content. Theory
+    needs a noise-free invertible mixing and latents that are independent given u: for counts it is
+    guidance, no guarantee.
     """
 
     _module_cls = CgvaeModule
