@@ -56,6 +56,7 @@ class TransportMixin(LatentMixin, ExpressionMixin):
     transfers = (TRANSPORT, *TRANSFERS[:3])
     weights: dict[str, float]
     specific_reads_condition = False
+    content_is_standard = False
     content_from_cells = True
     """Whether new cells take their content from training cells, else from noise."""
 

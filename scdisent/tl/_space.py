@@ -56,7 +56,8 @@ class LatentSpace:
         r"""What each latent tells of a cell, in nats, ``(n_latent,)``.
 
         The mean divergence from N(0, 1). For the specific block, whose prior moves with the
-        condition, from a normal law with the mean and variance of the codes of all cells:
+        condition, and for models that learn the law of the content too, from a normal law with the
+        mean and variance of the codes of all cells:
         :math:`\frac12 (\log \mathrm{Var}[z_k] - \mathbb{E} \log \sigma_k^2(x))`, no less than the
         mutual information of cell and code, whether about the condition or not.
         """
@@ -64,7 +65,10 @@ class LatentSpace:
         log_noise = np.log(self.variance).mean(axis=0)
         from_normal = ((self.mean**2 + self.variance).mean(axis=0) - 1 - log_noise) / 2
         from_aggregate = (np.log(total) - log_noise) / 2
-        return np.where(np.array(self.blocks) == "specific", from_aggregate, from_normal)
+        moved = np.array(self.blocks) == "specific"
+        if not getattr(self.model, "content_is_standard", True):
+            moved[:] = True
+        return np.where(moved, from_aggregate, from_normal)
 
     @property
     def decode(self) -> Callable[[Floats], Floats]:

@@ -313,3 +313,11 @@ def test_the_discrepancy_of_content_falls_with_its_weight():
         content = model.get_latent_representation(representation="invariant")
         leaks.append(metrics.leakage(content, adata.obs["condition"], seed=0).auroc)
     assert leaks[1] < leaks[0] - 0.1
+
+
+def test_where_the_law_of_content_lies_does_not_count_as_information(idle):
+    adata, kept, _ = idle
+    tl.embed(adata, kept)
+    mean, variance = kept.get_latent_representation(representation="full", return_dist=True)
+    expected = np.log(mean.var(axis=0) + variance.mean(axis=0)) - np.log(variance).mean(axis=0)
+    np.testing.assert_allclose(tl.programmes(adata, kept)["kl"], expected / 2, rtol=0.1, atol=1e-3)
