@@ -71,7 +71,7 @@ def arm(name: str, n_domains: int, arm: str, seed: int) -> dict[str, Any]:
         likelihood=likelihood,
         n_latent=0,
         n_specific=factors.shape[1],
-        weights={"sparsity": SPARSITY if is_sparse else 0.0},
+        weights={"sparsity": SPARSITY if is_sparse else 0.0, "mmd": 0.0},
         **options,
     )
     seconds = time.process_time() - start

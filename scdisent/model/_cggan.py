@@ -173,8 +173,10 @@ class CGGAN(TransportMixin):
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
         steps, self.module.n_refine = self.module.n_refine, 0  # anchors need no fine codes
-        super()._after_training(datamodule, guard)
-        self.module.n_refine = steps
+        try:
+            super()._after_training(datamodule, guard)
+        finally:
+            self.module.n_refine = steps
         share = self._share_of_variance(datamodule)
         if share < COLLAPSE:
             msg = (

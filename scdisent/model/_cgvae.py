@@ -13,9 +13,9 @@ from scdisent.model._common import resolve_seed
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._transport_mixin import TransportMixin
 from scdisent.module import CGVAE_TERMS, CgvaeModule
+from scdisent.nn import likelihood_class
 
 CODES = ("auto", "index", "covariates")
-COUNTS = ("nb", "zinb", "poisson")
 OF_COUNTS = {"sparsity": 0.03, "mmd": 100.0}
 """Log shares of thousands of genes add up to more than the columns of a table."""
 N_COMPARED = 10_000
@@ -93,7 +93,8 @@ class CGVAE(TransportMixin):
     **options
         Fields of :class:`CgvaeOptions` to change. Ablations are settings:
         ``prior="standard"``: without conditions; ``weights={"sparsity": 0}``: without sparse
-        mixing; both: a VAE. ``condition_code="covariates"`` computes codes from the condition table
+        mixing; both, and for counts ``"mmd": 0``: a VAE. ``condition_code="covariates"`` computes
+        codes from the condition table
         (``"auto"``: where there is one), ``"index"`` learns one for each condition. With gates,
         content latents that say less than ``min_information`` nats of a cell are switched off after
         training.
@@ -129,7 +130,7 @@ class CGVAE(TransportMixin):
         defaults, default_weights = CG_PRESETS[one_of(preset, CG_PRESETS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
-        if preset == "default" and likelihood in COUNTS:
+        if preset == "default" and likelihood_class(likelihood).expects == "counts":
             default_weights = {**default_weights, **OF_COUNTS}
         self.weights = merge_weights(default_weights, weights, known=CGVAE_TERMS)
         n_features = self.summary_stats.n_vars

@@ -158,7 +158,6 @@ def test_the_generator_reads_the_depth_it_is_given(young):
     """Types of cells differ in depth, so what a cell expresses may depend on it."""
     model, cells = young
     module = model.module
-    assert module.decoder is not None
     assert cells.nuisance.shape[1] == module.n_nuisance
     module.eval()
     levels = module.levels_at(torch.tensor([100.0, 1000.0]))

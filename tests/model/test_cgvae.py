@@ -320,4 +320,6 @@ def test_where_the_law_of_content_lies_does_not_count_as_information(idle):
     tl.embed(adata, kept)
     mean, variance = kept.get_latent_representation(representation="full", return_dist=True)
     expected = np.log(mean.var(axis=0) + variance.mean(axis=0)) - np.log(variance).mean(axis=0)
-    np.testing.assert_allclose(tl.programmes(adata, kept)["kl"], expected / 2, rtol=0.1, atol=1e-3)
+    np.testing.assert_allclose(
+        tl.programmes(adata, kept, max_cells=3_000)["kl"], expected / 2, rtol=1e-3, atol=1e-5
+    )
