@@ -17,6 +17,8 @@ from scdisent.metrics._checks import Floats
 Genes = ArrayLike | None
 CHUNK = 1_000
 """Rows of a distance matrix that are held at once."""
+WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of the kernels of :func:`mmd`, in units of the median squared distance."""
 
 
 def pearson_delta(observed: Any, predicted: Any, control: Any, *, genes: Genes = None) -> float:
@@ -122,6 +124,44 @@ def energy_distance(observed: Any, predicted: Any) -> float:
     between = _total_distance(seen, said) / (len(seen) * len(said))
     inside = [_total_distance(x, x) / (len(x) * (len(x) - 1)) for x in (seen, said)]
     return float(2 * between - sum(inside))
+
+
+def mmd(observed: Any, predicted: Any) -> float:
+    r"""Unbiased squared maximum mean discrepancy of two clouds of cells (Gretton et al. 2012).
+
+    .. math:: E[k(X, X')] + E[k(Y, Y')] - 2\,E[k(X, Y)], \qquad
+              k(x, y) = \tfrac15 \sum_{s} e^{-\lVert x - y\rVert^2 / (2 s m)}
+
+    over :math:`s \in \{1/4, 1/2, 1, 2, 4\}`, with m the median squared distance between observed
+    and between observed and predicted cells.
+
+    Parameters
+    ----------
+    observed, predicted
+        ``(n_cells, n_dimensions)``, at least two cells each; in practice principal components.
+
+    Returns
+    -------
+    0 on average for two samples of one distribution, so single values may be negative.
+
+    Raises
+    ------
+    InputDataError
+        If arrays do not share their columns or have fewer than two cells.
+    """
+    seen, said = (_dense(matrix) for matrix in _cells(observed, predicted, at_least=2))
+    pairs = [(seen, seen), (said, said), (seen, said)]
+    squared = [cdist(x, y, metric="sqeuclidean") for x, y in pairs]
+    upper = squared[0][np.triu_indices(len(seen), 1)]
+    median = max(float(np.median(np.concatenate([upper, squared[2].ravel()]))), 1e-12)
+
+    def similarity(distances: Floats, *, same: bool) -> float:
+        kernel = np.mean([np.exp(-distances / (2 * s * median)) for s in WIDTHS], axis=0)
+        n, m = kernel.shape
+        return float((kernel.sum() - n) / (n * (n - 1)) if same else kernel.sum() / (n * m))
+
+    own = similarity(squared[0], same=True) + similarity(squared[1], same=True)
+    return own - 2 * similarity(squared[2], same=False)
 
 
 def top_genes(observed: Any, control: Any, *, n: int = 100) -> NDArray[np.intp]:

@@ -11,7 +11,22 @@ from scdisent.metrics._dci import dci
 from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
 from scdisent.metrics._identification import block_r2, dipd_small, fid_small, support_f1
 from scdisent.metrics._leakage import composition_baseline, leakage
-from scdisent.metrics._response import energy_distance, mse_mean, pearson_delta, r2_variance
+from scdisent.metrics._response import (
+    energy_distance,
+    mmd,
+    mse_mean,
+    pearson_delta,
+    r2_variance,
+)
+from scdisent.metrics._response_genes import (
+    centroid_accuracy,
+    de_overlap,
+    de_pr_auc,
+    direction_match,
+    discrimination_rank,
+    r2_delta,
+    weighted_mse,
+)
 from scdisent.metrics._separation import lsdi, lsdi_by_cut, lsdi_over_runs
 from scdisent.metrics._sparse_regression import dbsr_ls
 from scdisent.metrics._supervised import explicitness, mcc, mig, modularity, sap
@@ -89,6 +104,70 @@ _ROWS = (
         "higher",
         "Pearson correlation of mean changes as in GEARS: Roohani et al. 2023",
         "0, not NaN, for a prediction of no change",
+    ),
+    MetricSpec(
+        "mmd",
+        mmd,
+        (-1, 2),
+        "lower",
+        "Gretton et al. 2012, unbiased estimate",
+        "Mean of five Gaussian kernels around the median distance",
+    ),
+    MetricSpec(
+        "weighted_mse",
+        weighted_mse,
+        (0, _INFINITY),
+        "lower",
+        "Weights by differential expression: Mejia et al. 2025 (recalled)",
+        "Squared, min-max scaled Welch t of the observed change as weights",
+    ),
+    MetricSpec(
+        "r2_delta",
+        r2_delta,
+        (-_INFINITY, 1),
+        "higher",
+        "Coefficient of determination of the mean change; weighted as in Mejia et al. 2025",
+        "",
+    ),
+    MetricSpec(
+        "de_overlap",
+        de_overlap,
+        (0, 1),
+        "higher",
+        "Overlap at N of cell-eval (Arc Institute)",
+        "Ranked by the size of Welch's t",
+    ),
+    MetricSpec(
+        "direction_match",
+        direction_match,
+        (0, 1),
+        "higher",
+        "Direction match of cell-eval (Arc Institute)",
+        "Over the N surest observed genes instead of all significant ones",
+    ),
+    MetricSpec(
+        "de_pr_auc",
+        de_pr_auc,
+        (0, 1),
+        "higher",
+        "PR-AUC of differential expression as in cell-eval (Arc Institute)",
+        "Welch's t test with Benjamini-Hochberg instead of a rank test",
+    ),
+    MetricSpec(
+        "centroid_accuracy",
+        centroid_accuracy,
+        (0, 1),
+        "higher",
+        "Centroid accuracy of Systema: Vinas Torne et al. 2025",
+        "Manhattan distance; share of nearest own truths",
+    ),
+    MetricSpec(
+        "discrimination_rank",
+        discrimination_rank,
+        (0, 1),
+        "higher",
+        "Perturbation discrimination score of the Virtual Cell Challenge 2025",
+        "All genes count, also the perturbed one; ties count as not nearer",
     ),
     MetricSpec(
         "mse_mean",

@@ -1,0 +1,198 @@
+"""Closed-form effects: planted linear worlds are found, and each recipe is its definition."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.linear_model import Ridge
+
+from scdisent import effects as ef
+from scdisent._errors import InputDataError, OptionError
+from scdisent.conditions import ConditionTable
+
+N_GENES = 40
+
+
+@pytest.fixture
+def world(rng):
+    """Means of six groups whose effects are linear in three directions of their profiles."""
+    scores = rng.standard_normal((6, 3))
+    profiles = 2 + scores @ rng.standard_normal((3, N_GENES))
+    effects = 1 + scores @ rng.standard_normal((3, N_GENES))
+    return profiles, effects
+
+
+def table_of(profiles, effects, *, hidden=()):
+    means = np.stack([profiles, profiles + effects], axis=1)
+    n_cells = np.full(means.shape[:2], 10)
+    means[list(hidden), 1] = np.nan
+    groups = tuple(f"g{i}" for i in range(len(profiles)))
+    return ef.EffectTable(groups, ("control", "drug"), "control", means, n_cells)
+
+
+def test_means_of_cells_are_those_of_pandas(rng):
+    x = rng.poisson(1.0, (50, 7)).astype(float)
+    group, condition = rng.choice(["a", "b", "c"], 50), rng.choice(["control", "drug"], 50)
+    condition[group == "c"] = "control"
+    found = ef.EffectTable.of_cells(sparse.csr_matrix(x), group, condition, control="control")
+    expected = pd.DataFrame(x).groupby([group, condition]).mean()
+    for (g, c), mean in expected.iterrows():
+        row, column = found.groups.index(g), found.conditions.index(c)
+        np.testing.assert_allclose(found.means[row, column], mean)
+    assert np.isnan(found.means[2, 1]).all()
+    assert found.n_cells.sum() == 50
+    assert found.treated == ["drug"]
+    with pytest.raises(InputDataError, match="control='none'"):
+        ef.EffectTable.of_cells(x, group, condition, control="none")
+
+
+def test_normalisation_is_scanpys_for_sparse_and_dense(rng):
+    import scanpy as sc
+    from anndata import AnnData
+
+    x = rng.poisson(2.0, (20, 9)).astype(np.float32) + 1
+    adata = AnnData(x.copy())
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    np.testing.assert_allclose(ef.log_normalise(x), adata.X, rtol=1e-5)
+    np.testing.assert_allclose(ef.log_normalise(sparse.csr_matrix(x)).toarray(), adata.X, rtol=1e-5)
+
+
+def test_ridge_weights_are_scikit_learns_ridge(world, rng):
+    features, values = rng.standard_normal((6, 3)), rng.standard_normal((6, 5))
+    target = rng.standard_normal(3)
+    fitted = Ridge(alpha=0.7).fit(features, values)
+    weights = ef.smoother(features, target, penalty=0.7)
+    np.testing.assert_allclose(weights @ values, fitted.predict(target[None])[0])
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_ridge_follows_a_linear_world_where_the_mean_does_not(world):
+    profiles, effects = world
+    errors = {}
+    for recipe in ef.GROUP_WEIGHTS:
+        found = [
+            ef.group_effect(
+                table_of(profiles, effects, hidden=[i]), "drug", group=f"g{i}", recipe=recipe
+            )
+            for i in range(6)
+        ]
+        errors[recipe] = np.square(np.array(found) - effects).mean()
+    assert errors["ridge"] < 0.7 * errors["mean"]
+    assert errors["ridge"] < errors["nearest"]
+
+
+@pytest.mark.parametrize("recipe", list(ef.GROUP_WEIGHTS))
+def test_one_effect_for_all_groups_is_found_by_every_recipe(recipe, world):
+    profiles, effects = world
+    table = table_of(profiles, np.tile(effects[0], (6, 1)), hidden=[2])
+    np.testing.assert_allclose(
+        ef.group_effect(table, "drug", group="g2", recipe=recipe), effects[0]
+    )
+
+
+def test_nearest_and_weighted_take_the_twin(world):
+    profiles, effects = world
+    profiles[1] = profiles[0]
+    table = table_of(profiles, effects, hidden=[0])
+    for recipe in ("nearest", "weighted"):
+        found = ef.group_effect(table, "drug", group="g0", recipe=recipe)
+        np.testing.assert_allclose(found, effects[1], atol=0.1)
+
+
+def test_a_seen_effect_is_taken_as_it_is_and_the_mean_is_the_mean(world):
+    table = table_of(*world)
+    np.testing.assert_allclose(ef.group_effect(table, "drug", group="g3"), world[1][3])
+    found = ef.group_effect(table, "drug", group="g3", recipe="mean")
+    np.testing.assert_allclose(found, world[1].mean(axis=0))
+
+
+def test_effects_back_to_the_control_are_the_negative_ones(world):
+    table = table_of(*world)
+    found = ef.group_effect(table, "control", group="g3", reference="drug")
+    np.testing.assert_allclose(found, -world[1][3])
+
+
+def test_groups_that_training_did_not_see_need_a_profile(world):
+    table = table_of(*world)
+    with pytest.raises(InputDataError, match="give its profile"):
+        ef.group_effect(table, "drug", group="new")
+    found = ef.group_effect(table, "drug", group="new", recipe="nearest", profile=world[0][4])
+    np.testing.assert_allclose(found, world[1][4])
+
+
+# ------------------------------------------------------------------ conditions
+
+KNOWN = ["a", "b", "a+b"]
+
+
+def weights(condition, known=KNOWN, **options):
+    return ef.condition_weights(condition, known, control="control", **options)
+
+
+def test_combinations_are_sums_of_their_parts():
+    assert weights("b+a") == {"b": 1, "a": 1}
+    assert weights("a+a") == {"a": 2}
+    assert weights("a+control") == {"a": 1}
+    assert weights("x|y", ["x", "y"], recipe="mean") == {"x": 0.5, "y": 0.5}
+    with pytest.raises(OptionError, match=r"\['c'\]"):
+        weights("a+c", recipe="additive")
+
+
+def test_what_nothing_is_known_of_gets_the_mean():
+    assert weights("z", ["a", "b"]) == {"a": 0.5, "b": 0.5}
+    with pytest.raises(OptionError, match="condition table"):
+        weights("z", recipe="ridge")
+
+
+@pytest.fixture
+def doses():
+    names = ["x1", "x2", "x4", "x8", "y2"]
+    frame = pd.DataFrame({"drug": list("xxxxy"), "dose": [1.0, 2, 4, 8, 2]}, index=names)
+    return ConditionTable(frame, dose="dose")
+
+
+def test_doses_are_interpolated_in_the_logarithm_of_the_same_drug(doses):
+    found = weights("x2", ["x1", "x4", "x8", "y2"], table=doses)
+    share = (np.log(3) - np.log(2)) / (np.log(5) - np.log(2))
+    assert found == pytest.approx({"x1": 1 - share, "x4": share})
+    assert weights("x1", ["x4", "y2"], table=doses) == pytest.approx({"x4": np.log(2) / np.log(5)})
+    beyond = weights("x8", ["x1", "x2", "x4"], table=doses)
+    assert beyond["x4"] > 1
+    assert beyond["x2"] < 0
+
+
+def test_effects_linear_in_log_dose_are_predicted_exactly(doses):
+    effect = {name: np.log1p(dose) for name, dose in doses.frame["dose"].items()}
+    for target in ("x2", "x8", "x1"):
+        known = [name for name in ("x1", "x2", "x4", "x8") if name != target]
+        found = sum(v * effect[name] for name, v in weights(target, known, table=doses).items())
+        assert found == pytest.approx(effect[target])
+
+
+@pytest.fixture
+def embedded(rng):
+    names = [f"gene_{i}" for i in range(30)]
+    vectors = pd.DataFrame(rng.standard_normal((30, 4)), index=names)
+    return ConditionTable(pd.DataFrame(index=names), embedding=vectors)
+
+
+def test_ridge_on_embeddings_finds_linear_effects(embedded, rng):
+    effects = embedded.embedding.to_numpy() @ rng.standard_normal((4, N_GENES)) + 1
+    effects = pd.DataFrame(effects, index=embedded.frame.index)
+    known = list(effects.index[1:])
+    found = {}
+    for recipe in ("ridge", "nearest", "mean"):
+        v = weights("gene_0", known, table=embedded, recipe=recipe)
+        found[recipe] = np.square(pd.Series(v) @ effects.loc[list(v)] - effects.iloc[0]).mean()
+        assert sum(v.values()) == pytest.approx(1)
+    assert found["ridge"] < 0.2 * found["mean"]
+    assert weights("gene_0", known, table=embedded) == weights(
+        "gene_0", known, table=embedded, recipe="ridge"
+    )
+
+
+def test_the_nearest_by_embedding_share_the_weight(embedded):
+    v = weights("gene_0", list(embedded.frame.index[1:]), table=embedded, recipe="nearest")
+    assert len(v) == 5
+    assert set(v.values()) == {0.2}

@@ -1,0 +1,108 @@
+"""Splits never let training see what is asked, on any design."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdisent import splits
+from scdisent._errors import InputDataError, OptionError
+
+KEYS = {"condition_key": "condition", "control": "control"}
+
+
+def design(n=600, *, seed=0, conditions=("control", "a", "b", "a+b"), n_types=3, n_donors=4):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "condition": pd.Categorical(rng.choice(conditions, n)),
+            "cell_type": rng.choice([f"t{i}" for i in range(n_types)], n),
+            "donor": rng.integers(n_donors, size=n),  # numbers are as good as names
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_target_is_seen_and_every_cell_is_asked_at_most_once(seed):
+    obs = design(100 + 40 * seed, seed=seed, n_types=1 + seed % 5)
+    found = [
+        *splits.leave_out(obs, "cell_type", **KEYS, min_cells=1),
+        *splits.leave_out(obs, "donor", labels_key="cell_type", **KEYS, min_cells=1),
+        *splits.leave_conditions_out(obs, ["a", "b"], labels_key="cell_type", **KEYS, min_cells=1),
+    ]
+    for split in found:
+        asked = np.sum([q.target for q in split.questions], axis=0)
+        assert asked.max() == 1
+        assert not (split.train & (asked > 0)).any()
+        for question in split.questions:
+            assert (obs["condition"][question.target] == question.condition).all()
+            assert (obs["condition"][question.source] == "control").all()
+            assert split.train[question.source].all()
+
+
+def test_a_left_out_type_is_seen_untreated_only():
+    obs = design()
+    for split in splits.leave_out(obs, "cell_type", **KEYS):
+        seen = obs[split.train & (obs["cell_type"] == split.name)]
+        assert set(seen["condition"]) == {"control"}
+        assert {q.condition for q in split.questions} == {"a", "b", "a+b"}
+        assert set(obs["condition"][split.train]) == {"control", "a", "b", "a+b"}
+
+
+def test_donors_can_be_asked_type_by_type():
+    obs = design()
+    (first, *_) = splits.leave_out(obs, "donor", labels_key="cell_type", **KEYS, min_cells=5)
+    groups = {q.group for q in first.questions}
+    assert groups == {"0, t0", "0, t1", "0, t2"}
+
+
+def test_small_groups_are_not_asked_but_stay_hidden():
+    obs = design()
+    obs.loc[obs["condition"].eq("a").to_numpy() & (obs["cell_type"] == "t0"), "condition"] = "b"
+    obs.loc[obs.index[obs["cell_type"] == "t0"][:3], "condition"] = "a"
+    (split,) = (s for s in splits.leave_out(obs, "cell_type", **KEYS) if s.name == "t0")
+    assert {q.condition for q in split.questions} == {"b", "a+b"}
+    assert not split.train[(obs["condition"] == "a") & (obs["cell_type"] == "t0")].any()
+
+
+def test_combinations_are_those_whose_parts_have_cells():
+    names = ["control", "a", "b", "a+b", "a+c"]
+    assert splits.combination_folds(names) == {"a+b": ["a+b"]}
+    assert splits.combination_folds([*names, "c"], n_folds=1, seed=3) == {"fold 0": ["a+b", "a+c"]}
+
+
+def test_folds_of_conditions_hide_each_once_and_never_the_control():
+    names = ["control", *"abcdefg"]
+    folds = splits.condition_folds(names, control="control", n_folds=3, seed=1)
+    assert sorted(sum(folds.values(), [])) == list("abcdefg")
+    assert {len(fold) for fold in folds.values()} == {2, 3}
+
+
+def test_doses_are_hidden_inside_or_at_the_end():
+    doses = {"control": 0.0, "x1": 1, "x2": 2, "x4": 4, "y2": 2}
+    assert splits.dose_folds(doses) == {"dose 2": ["x2", "y2"]}
+    assert splits.dose_folds(doses, extrapolate=True) == {"dose 4": ["x4"]}
+    with pytest.raises(OptionError, match="at least 3"):
+        splits.dose_folds({"x1": 1, "x2": 2})
+
+
+def test_a_split_that_leaks_cannot_be_made():
+    target = np.array([False, False, True])
+    asked = splits.Question("a", "", ~target, target)
+    with pytest.raises(InputDataError, match="1 target cells are also in training"):
+        splits.Split("bad", np.ones(3, dtype=bool), (asked,))
+    with pytest.raises(InputDataError, match="also a source cell"):
+        splits.Split("bad", ~target, (splits.Question("a", "", target, target),))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda obs: splits.leave_out(obs, "type", **KEYS), "no column 'type'"),
+        (lambda obs: splits.leave_out(obs, "donor", **KEYS, min_cells=10**6), "Lower min_cells"),
+        (lambda obs: splits.leave_conditions_out(obs, ["control"], **KEYS), "are the control"),
+        (lambda obs: splits.leave_conditions_out(obs, ["z"], **KEYS), "have no cells"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(call, message):
+    with pytest.raises(InputDataError, match=message):
+        call(design())
