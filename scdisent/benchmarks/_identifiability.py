@@ -28,8 +28,9 @@ ARMS: dict[str, tuple[dict[str, Any], bool]] = {
     "neither": ({"prior": "standard"}, False),
 }
 """Options, and whether the decoder is sparse."""
-SPARSITY = 0.1
-"""Weight, chosen on seeds from 10 on, which are not reported."""
+SPARSITY = {"S-A": 0.3}
+OTHER_SPARSITY = 0.1
+"""Weight by world, chosen among 0.05, 0.1, 0.2, 0.3 on seeds 10 to 15, which are not reported."""
 GATES = (0.0, 0.03, 0.1, 0.2, 0.3, 1.0, 10.0)
 COLUMNS = {
     "mcc": "MCC",
@@ -62,6 +63,7 @@ def arm(name: str, n_domains: int, arm: str, seed: int) -> dict[str, Any]:
     setup_anndata(adata, condition_key="condition")
     likelihood = "nb" if name == "S-count" else "normal"
     options, is_sparse = ARMS[arm]
+    sparsity = SPARSITY.get(name, OTHER_SPARSITY)
     factors = adata.obsm["truth_factors"]
     start = time.process_time()
     model = fit(
@@ -71,7 +73,7 @@ def arm(name: str, n_domains: int, arm: str, seed: int) -> dict[str, Any]:
         likelihood=likelihood,
         n_latent=0,
         n_specific=factors.shape[1],
-        weights={"sparsity": SPARSITY if is_sparse else 0.0, "mmd": 0.0},
+        weights={"sparsity": sparsity if is_sparse else 0.0, "mmd": 0.0},
         **options,
     )
     seconds = time.process_time() - start
@@ -112,7 +114,7 @@ def dose(seed: int) -> dict[str, Any]:
         likelihood="normal",
         n_latent=2,
         n_specific=2,
-        weights={"sparsity": SPARSITY},
+        weights={"sparsity": OTHER_SPARSITY},
     )
     source = seen[seen.obs["condition"] == "dose_0"]
     means = seen.to_df().groupby(seen.obs["condition"].to_numpy()).mean()
@@ -141,7 +143,7 @@ def gates(weight: float, seed: int) -> dict[str, Any]:
 
     adata = simulate_domains("s_a", n_domains=6, n_changing=2, seed=seed)
     setup_anndata(adata, condition_key="condition")
-    weights = {"sparsity": SPARSITY, "gate": weight}
+    weights = {"sparsity": OTHER_SPARSITY, "gate": weight}
     model = fit(adata, seed=seed, n_epochs=25, likelihood="normal", n_latent=4, weights=weights)
     factors = adata.obsm["truth_factors"]
     sizes = model.module.n_latents
@@ -235,6 +237,7 @@ def _targets(table: pd.DataFrame) -> str:
         return float(own.loc[own["method"] == arm, "mcc"].mean())
 
     both_b, both_a = mcc("S-B", 5, "both"), mcc("S-A", 2, "both")
+    ahead_a, neither_a = both_a - mcc("S-A", 2, "domains only"), mcc("S-A", 2, "neither")
     gaps = {
         arm: both_b - mcc("S-B", 5, arm) for arm in ("domains only", "sparsity only", "neither")
     }
@@ -245,6 +248,8 @@ def _targets(table: pd.DataFrame) -> str:
         ("ahead of sparsity only by 0.03", gaps["sparsity only"], gaps["sparsity only"] >= 0.03),
         ("ahead of neither by 0.15", gaps["neither"], gaps["neither"] >= 0.15),
         ("S-A, 2 conditions: both at least 0.95", both_a, both_a >= 0.95),
+        ("ahead of domains only by 0.05", ahead_a, ahead_a >= 0.05),
+        ("neither at most 0.88", neither_a, neither_a <= 0.88),
     ]
     if len(doses):
         lowest = float(doses["r2, unseen 0.6"].min())
@@ -260,10 +265,6 @@ def _targets(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdict(hit: bool) -> str:
-    return "met" if hit else "missed"
-
-
 HEAD = """# Identifiability
 
 Are planted latents found, and by what: changes between conditions, sparse mixing, both, or neither?
@@ -271,8 +272,8 @@ Made by `scdisent bench identifiability`, {environment}
 
 CG-VAE on worlds of `datasets.simulate_domains` (12,000 cells, 25 epochs), mean ± standard
 deviation over seeds, scored on a tenth of the cells held out. The arms differ in the prior (moved
-by the condition, or standard) and in the weight of the sparsity term (0.1 or 0), chosen on other
-seeds. The worlds are ours: these numbers can not be compared with those of the paper, whose recipes
+by the condition, or standard) and in the weight of the sparsity term: 0, or what was best on other
+seeds (S-A 0.3, everything else 0.1). The worlds are ours: these numbers can not be compared with those of the paper, whose recipes
 and tables are not published.
 
 """
