@@ -273,7 +273,7 @@ Made by `scdisent bench identifiability`, {environment}
 CG-VAE on worlds of `datasets.simulate_domains` (12,000 cells, 25 epochs), mean ± standard
 deviation over seeds, scored on a tenth of the cells held out. The arms differ in the prior (moved
 by the condition, or standard) and in the weight of the sparsity term: 0, or what was best on other
-seeds (S-A 0.3, everything else 0.1). The worlds are ours: these numbers can not be compared with those of the paper, whose recipes
-and tables are not published.
+seeds (S-A 0.3, everything else 0.1). The worlds are ours: these numbers can not be compared with
+those of the paper, whose recipes and tables are not published.
 
 """
