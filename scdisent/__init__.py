@@ -15,6 +15,7 @@ _EXPORTS = {
     "CGVAE": "scdisent.model",
     "ConditionTable": "scdisent.conditions",
     "DISCoVeR": "scdisent.model",
+    "ShiftModel": "scdisent.model",
     "setup_anndata": "scdisent.model",
     "ScDisentError": "scdisent._errors",
     "ScDisentWarning": "scdisent._errors",

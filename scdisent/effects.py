@@ -107,7 +107,7 @@ def equal_weights(profiles: Floats, target: Floats) -> Floats:
 
 def similarity_weights(profiles: Floats, target: Floats) -> Floats:
     r"""Softmax of Pearson's correlation with the target's profile over :data:`TEMPERATURE`."""
-    r = _correlations(profiles, target)
+    r = correlations(profiles, target)
     weights = np.exp((r - r.max()) / TEMPERATURE)
     return weights / weights.sum()
 
@@ -115,11 +115,11 @@ def similarity_weights(profiles: Floats, target: Floats) -> Floats:
 def nearest_weights(profiles: Floats, target: Floats) -> Floats:
     """All weight on the group whose profile correlates most."""
     weights = np.zeros(len(profiles))
-    weights[_correlations(profiles, target).argmax()] = 1
+    weights[correlations(profiles, target).argmax()] = 1
     return weights
 
 
-def _correlations(profiles: Floats, target: Floats) -> Floats:
+def correlations(profiles: Floats, target: Floats) -> Floats:
     """Pearson's correlation of each profile with the target's, ``(n_groups,)``."""
     centred = profiles - profiles.mean(axis=1, keepdims=True)
     own = target - target.mean()
@@ -329,3 +329,55 @@ def _feature_weights(
     penalty = float(np.square(features[:-1] - features[:-1].mean(axis=0)).sum(axis=1).mean())
     weights = smoother(features[:-1], features[-1], penalty=penalty)
     return dict(zip(described, weights.tolist(), strict=True))
+
+
+def predicted_effect(
+    table: EffectTable,
+    condition: str,
+    *,
+    group: str,
+    reference: str | None = None,
+    recipe: str = "ridge",
+    unseen: str = "auto",
+    conditions: ConditionTable | None = None,
+    profile: Floats | None = None,
+    n_neighbors: int = 5,
+) -> Floats:
+    """Effect of any condition on any group, ``(n_genes,)``: both recipes of this file together.
+
+    Parameters
+    ----------
+    table
+        Of training.
+    condition
+        Seen or unseen.
+    group, recipe, profile
+        As in :func:`group_effect`.
+    reference
+        What the effect starts from; None: the control.
+    unseen, conditions, n_neighbors
+        As in :func:`condition_weights`, for a condition without cells.
+
+    Raises
+    ------
+    InputDataError, OptionError
+        Of the two functions.
+    """
+    shared: dict[str, Any] = {"group": group, "recipe": recipe}
+    reference = reference or table.control
+    if condition in table.conditions:
+        return group_effect(table, condition, reference=reference, profile=profile, **shared)
+    weights = condition_weights(
+        condition,
+        table.treated,
+        control=table.control,
+        table=conditions,
+        recipe=unseen,
+        n_neighbors=n_neighbors,
+    )
+    effect = np.zeros(table.means.shape[-1])
+    for name, weight in weights.items():
+        effect += weight * group_effect(table, name, profile=profile, **shared)
+    if reference != table.control:
+        effect -= group_effect(table, reference, profile=profile, **shared)
+    return effect

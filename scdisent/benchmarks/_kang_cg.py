@@ -142,7 +142,7 @@ def _cg_gan(adata: AnnData, seed: int) -> CGGAN:
 
 
 MODELS = {"CG-VAE": _cg_vae, "CG-GAN": _cg_gan}
-TRAIN: dict[str, dict[str, Any]] = {"CG-VAE": {}, "CG-GAN": {"max_epochs": 80, "batch_size": 128}}
+TRAIN: dict[str, dict[str, Any]] = {"CG-VAE": {}, "CG-GAN": {"max_epochs": 120, "batch_size": 128}}
 
 
 def halves(seed: int, *, folder: Path) -> list[Row]:

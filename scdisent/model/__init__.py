@@ -5,5 +5,6 @@ from scdisent.model._cggan import CGGAN
 from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
 from scdisent.model._setup import setup_anndata
+from scdisent.model._shift import ShiftModel
 
-__all__ = ["BFVAE", "CGGAN", "CGVAE", "DISCoVeR", "setup_anndata"]
+__all__ = ["BFVAE", "CGGAN", "CGVAE", "DISCoVeR", "ShiftModel", "setup_anndata"]

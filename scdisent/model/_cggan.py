@@ -31,6 +31,7 @@ class CgganOptions:
     code_dropout: float = 0.0
     game: str = "logistic"
     penalty_weight: float = 0.01
+    penalty_every: int = 4
     ema: float = 0.999
     n_refine: int = 0
     scale: float | None = None

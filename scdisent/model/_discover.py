@@ -183,8 +183,7 @@ class DISCoVeR(LatentMixin, ExpressionMixin):
         return np.bincount(codes, minlength=self.summary_stats.n_labels).tolist()
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
-        if self.is_trained_:
-            self.anchors_ = self._read_anchors(datamodule)
+        self._remember(datamodule)
         super()._after_training(datamodule, guard)
 
     def _plan_defaults(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Counterfactual cells and expression under another condition."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,27 @@ from scdisent import __version__
 from scdisent._constants import KEYS, UNS_KEY
 from scdisent._errors import InputDataError, OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
+from scdisent.effects import EffectTable, predicted_effect
 from scdisent.functional import local_mean, support
+from scdisent.model._anchor import (
+    N_CALIBRATION,
+    Statement,
+    Stratum,
+    calibrated_offset,
+    expression,
+    group_names,
+    groups_of,
+    predicted_mean,
+    read_effects,
+    training_cells,
+)
 from scdisent.model._base import DisentModel
 from scdisent.model._common import resolve_seed, subset
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
+EFFECTS, N_CELLS = "effects_means", "effects_n_cells"
+"""Names under which a model folder holds the effects of the training cells."""
 TRANSFERS = ("mean_difference", "local_difference", "nearest", "prior", "swap", "decoder")
 MAX_ANCHORS = 1_000
 DECODER_FIELDS = (KEYS.BATCH, KEYS.CATEGORICAL_COVARIATES, KEYS.CONTINUOUS_COVARIATES)
@@ -57,6 +72,8 @@ class Transfer:
     anchors: Anchors
     target: int
     """Code of the target; -1 for one that was not in training."""
+    offset: Tensor | None = field(default=None, kw_only=True)
+    """Added to the target's logits, ``(n_strata, n_genes)``; the stratum is in ``cell_type``."""
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -94,6 +111,13 @@ class Transfer:
 
     def decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
         """Likelihood head and its raw outputs under the cells' own and the target condition."""
+        head, before, after = self._decode(module, cells)
+        if self.offset is not None:
+            offset = self.offset[cells.cell_type]
+            after = after + F.pad(offset, (0, after.shape[1] - offset.shape[1]))
+        return head, before, after
+
+    def _decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
         z = module.posterior(cells, INVARIANT).mean
         if self.recipe == "decoder":
             target = torch.full_like(cells.condition, self.target)
@@ -107,12 +131,24 @@ class Transfer:
         return module.likelihoods[JOINT], raws[0], raws[1]
 
 
+@dataclass(frozen=True)
+class Aim:
+    """Which closed-form effect the mean of a prediction is moved towards, and how far."""
+
+    condition: str
+    recipe: str
+    weight: float
+    seed: int
+    unseen: str = "auto"
+
+
 class PredictMixin(DisentModel):
     """Prediction for models with an invariant and a specific block."""
 
     transfers: ClassVar[tuple[str, ...]] = TRANSFERS
     """Recipes of the model, the default first."""
     anchors_: Anchors | None = None
+    effects_: EffectTable | None = None
 
     def _need_conditions(self) -> None:
         """Refuse cells that were set up without a condition."""
@@ -135,6 +171,8 @@ class PredictMixin(DisentModel):
         transfer: str | None = None,
         noise: str = "keep",
         n_neighbors: int = 15,
+        anchor: str | None = None,
+        anchor_weight: float = 1.0,
         n_samples: int = 1,
         indices: Sequence[int] | NDArray[np.generic] | None = None,
         batch_size: int | None = None,
@@ -202,11 +240,15 @@ class PredictMixin(DisentModel):
         codes = self._source_codes(source, reference)
         if not allow_reconstruction:
             self._refuse_reconstruction(codes, plan.target)
+        strata, options = None, {"recipe": anchor, "weight": anchor_weight}
+        aim = self._aim(plan, str(condition), **options, seed=resolve_seed(seed))
+        if aim is not None:
+            plan, strata = self._anchored(source, codes, plan, aim)
 
         rng = np.random.default_rng(resolve_seed(seed)) if kind == "counts" else None
         values, near = [], []
         for _ in range(n_samples):
-            for cells in self._cells_of(source, codes, batch_size=batch_size):
+            for cells in self._cells_of(source, codes, batch_size=batch_size, strata=strata):
                 values.append(self._predicted(cells, plan, noise=noise, rng=rng))
                 near.append(self._support(cells, plan))
         made = {
@@ -240,10 +282,35 @@ class PredictMixin(DisentModel):
                 break
         return Anchors(*(torch.cat(part) for part in zip(*kept, strict=True)))
 
+    def _remember(self, datamodule: Any) -> None:
+        """Keep of the training cells what predictions need."""
+        if self.is_trained_:
+            self.anchors_ = self._read_anchors(datamodule)
+            self._read_effects(datamodule)
+
+    @torch.inference_mode()
+    def _read_effects(self, datamodule: Any) -> None:
+        """Mean expression of the training cells by cell type and condition."""
+        batches = training_cells(datamodule)
+        self.effects_ = read_effects(self.module, self.registry_, batches, control=self.control)
+
     def _extra_tensors(self) -> dict[str, Tensor]:
-        return {} if self.anchors_ is None else dict(vars(self.anchors_))
+        tensors = {} if self.anchors_ is None else dict(vars(self.anchors_))
+        if self.effects_ is not None:
+            tensors[EFFECTS] = torch.from_numpy(self.effects_.means)
+            tensors[N_CELLS] = torch.from_numpy(self.effects_.n_cells)
+        return tensors
 
     def _set_extra_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        tensors = dict(tensors)
+        if EFFECTS in tensors:
+            self.effects_ = EffectTable(
+                tuple(group_names(self.registry_)),
+                tuple(self.conditions),
+                self.control or self.conditions[0],
+                tensors.pop(EFFECTS).numpy(),
+                tensors.pop(N_CELLS).numpy(),
+            )
         self.anchors_ = Anchors(**tensors) if tensors else None
 
     def _transfer_to(
@@ -261,6 +328,57 @@ class PredictMixin(DisentModel):
             raise SetupError(msg)
         anchors = self.anchors_.to(self.module.device)
         return Transfer(recipe, n_neighbors, anchors, self.condition_code(condition))
+
+    def _aim(self, plan: Transfer, condition: str, **options: Any) -> Aim | None:
+        """Closed-form effect to move means towards; None: the decoder has the last word."""
+        return None if options["recipe"] is None else Aim(condition, **options)
+
+    def _anchored(
+        self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
+    ) -> tuple[Transfer, NDArray[np.int64]]:
+        """The plan with an offset for each stratum, and the stratum of each source cell."""
+        strata, index = self._strata(source, codes, plan, aim)
+        offsets = torch.stack([self._offset(stratum, aim) for stratum in strata])
+        return replace(plan, offset=offsets), index
+
+    def _strata(
+        self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
+    ) -> tuple[list[Stratum], NDArray[np.int64]]:
+        """Cell types under a source condition, and which of them each cell belongs to."""
+        if self.effects_ is None:
+            msg = "this model holds no effects of its training cells: train it again."
+            raise SetupError(msg)
+        group, names = groups_of(source.obs, self.registry_)
+        pairs, index = np.unique(np.column_stack([group, codes]), axis=0, return_inverse=True)
+        index, rng, strata = index.ravel(), np.random.default_rng(aim.seed), []
+        for i, (own_group, code) in enumerate(pairs):
+            cells = np.sort(rng.permutation(np.flatnonzero(index == i))[:N_CALIBRATION])
+            statements = []
+            for part in self._cells_of(subset(source, cells), codes[cells], batch_size=None):
+                _, before, after = plan.decode(self.module, part)
+                statements.append(Statement(part, before, after))
+            mean = torch.cat([expression(self.module, s.cells) for s in statements]).mean(dim=0)
+            strata.append(Stratum(names[own_group], self.conditions[code], statements, mean))
+        return strata, index
+
+    def _offset(self, stratum: Stratum, aim: Aim) -> Tensor:
+        """Offset on the target's logits of one stratum, ``(n_genes,)``."""
+        module, head, statements = self.module, self.module.likelihoods[JOINT], stratum.statements
+        effect = predicted_effect(
+            cast("EffectTable", self.effects_),
+            aim.condition,
+            group=stratum.group,
+            reference=stratum.reference,
+            recipe=aim.recipe,
+            unseen=aim.unseen,
+            conditions=self.condition_table,
+            profile=stratum.mean.double().cpu().numpy(),
+        )
+        goal = stratum.mean + torch.from_numpy(effect).to(stratum.mean)
+        if aim.weight < 1:
+            own = predicted_mean(module, head, statements, torch.zeros_like(goal), seed=aim.seed)
+            goal = own + aim.weight * (goal - own)
+        return calibrated_offset(module, head, statements, goal, seed=aim.seed)
 
     def _source_codes(self, source: AnnData, reference: str | None) -> NDArray[np.int64]:
         """Condition of each source cell: as named, as in its column, else the control."""
@@ -295,11 +413,12 @@ class PredictMixin(DisentModel):
         *,
         batch_size: int | None,
         as_batch: int | None = None,
+        strata: NDArray[np.int64] | None = None,
     ) -> Iterator[Cells]:
         """Minibatches with the fields that decoders need.
 
         ``codes`` are the conditions and ``as_batch`` the technical batch; None: read from the
-        columns.
+        columns. ``strata`` take the place of cell types, which decoders do not read.
         """
         fields = {*DECODER_FIELDS, *LIBRARY_FIELDS}
         fields |= {KEYS.CONDITION} if codes is None else set()
@@ -310,11 +429,15 @@ class PredictMixin(DisentModel):
                 tensors[KEYS.BATCH] = torch.full((len(tensors[KEYS.X]), 1), as_batch)
                 tensors[KEYS.BATCH] = tensors[KEYS.BATCH].to(tensors[KEYS.X].device)
             cells = self.module.cells(tensors)
-            if codes is not None:
-                chunk = torch.from_numpy(codes[start : start + len(cells)]).to(cells.x.device)
-                cells = replace(cells, condition=chunk)
-                start += len(cells)
-            yield cells
+            given = {"condition": codes, "cell_type": strata}
+            here = slice(start, start + len(cells))
+            own = {
+                name: torch.from_numpy(values[here]).to(cells.x.device)
+                for name, values in given.items()
+                if values is not None
+            }
+            start += len(cells)
+            yield replace(cells, **own)
 
     def _predicted(
         self, cells: Cells, plan: Transfer, *, noise: str, rng: np.random.Generator | None

@@ -12,8 +12,10 @@ from scdisent.model._cggan import CGGAN
 from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
 from scdisent.model._manager import build_manager, plain_table
+from scdisent.model._shift import ShiftModel
 
 MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, CGVAE, CGGAN, BFVAE)
+REGISTERED = (*MODELS, ShiftModel)
 
 
 def setup_anndata(
@@ -72,7 +74,7 @@ def setup_anndata(
     manager = build_manager(
         adata, first._get_setup_method_args(cls=first, adata=adata, **arguments)
     )
-    for model in MODELS:
+    for model in REGISTERED:
         model.register_manager(manager)
 
 

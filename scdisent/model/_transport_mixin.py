@@ -81,8 +81,7 @@ class TransportMixin(LatentMixin, ExpressionMixin):
         return ConditionInputs(**{k: torch.from_numpy(v) for k, v in vars(found).items()})
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
-        if self.is_trained_:
-            self.anchors_ = self._read_anchors(datamodule)
+        self._remember(datamodule)
         super()._after_training(datamodule, guard)
         self._warn_of_empty_blocks()
 

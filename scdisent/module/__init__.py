@@ -5,6 +5,7 @@ from scdisent.module._bfvae import BFVAE_TERMS, LATENT, BfvaeModule
 from scdisent.module._cggan import CGGAN_TERMS, CgganModule
 from scdisent.module._cgvae import CGVAE_TERMS, CgvaeModule
 from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC, TERMS, DiscoverModule
+from scdisent.module._shift import ShiftModule
 
 __all__ = [
     "BFVAE_TERMS",
@@ -23,6 +24,7 @@ __all__ = [
     "DisentModule",
     "DiscoverModule",
     "LatentBlock",
+    "ShiftModule",
     "State",
     "Term",
 ]

@@ -49,6 +49,9 @@ class CgganModule(DisentModule):
         ``n_latent``, with gates.
     game, penalty_weight
         ``"logistic"`` with R1, or ``"wasserstein"`` with a gradient penalty, and its weight.
+    penalty_every
+        The penalty is computed in one of so many steps, with so many times the weight (lazy
+        regularisation: Karras et al. 2020, arXiv 1912.04958).
     ema
         Share of the running average of weights that a step keeps; the average is what training
         leaves behind.
@@ -79,6 +82,7 @@ class CgganModule(DisentModule):
         game: str = "logistic",
         penalty_weight: float = 0.01,
         code_dropout: float = 0.0,
+        penalty_every: int = 4,
         ema: float = 0.999,
         n_refine: int = 0,
         scale: float | None = None,
@@ -92,7 +96,8 @@ class CgganModule(DisentModule):
             weights=weights,
         )
         self.game = GENERATIVE_GAMES[one_of(game, GENERATIVE_GAMES, "game")]
-        self.penalty_weight, self.ema, self.n_refine = penalty_weight, ema, n_refine
+        self.penalty_weight, self.penalty_every = penalty_weight, penalty_every
+        self.ema, self.n_refine = ema, n_refine
         self.latents = MovedLatents(
             0 if n_specific is None else n_latent,
             n_latent if n_specific is None else n_specific,
@@ -123,7 +128,7 @@ class CgganModule(DisentModule):
             n_input, code, n_hidden=n_hidden, image_shape=image_shape
         )
         self._average: dict[str, Tensor] = {}
-        self._n_steps = 0
+        self._n_steps = self._n_critic_steps = 0
 
     @property
     def n_nuisance(self) -> int:
@@ -269,8 +274,12 @@ class CgganModule(DisentModule):
             scores: Tensor = self.adversaries[CRITIC_OF_CELLS](x, cells.condition)
             return scores
 
-        smooth = self.penalty_weight * self.game.penalty(critic, real, fake)
-        return self.game.critic(critic(real), critic(fake)) + smooth
+        loss = self.game.critic(critic(real), critic(fake))
+        self._n_critic_steps += 1
+        if self._n_critic_steps % self.penalty_every == 0:
+            weight = self.penalty_weight * self.penalty_every
+            loss = loss + weight * self.game.penalty(critic, real, fake)
+        return loss
 
     def warm_up(self) -> dict[str, float]:
         """Sparsity rises over the second quarter of training, when there is something to mix."""
@@ -304,4 +313,4 @@ class CgganModule(DisentModule):
         for name, value in self._averaged():
             if name in self._average:
                 value.copy_(self._average[name])
-        self._average, self._n_steps = {}, 0
+        self._average, self._n_steps, self._n_critic_steps = {}, 0, 0

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from scdisent.nn._conditions import ConditionCode
 from scdisent.nn._images import ImageEncoder
+
+TINY = 1e-8
+"""Keeps the gradient of the standard deviation finite where a feature is constant."""
 
 
 class ProjectionCritic(nn.Module):
@@ -13,8 +17,10 @@ class ProjectionCritic(nn.Module):
 
     .. math:: D(x, u) = v \cdot \phi(x) + \frac{1}{\sqrt d} \langle V e_u, \phi(x) \rangle
 
-    Source: Miyato and Koyama 2018 (arXiv 1802.05637). No batch normalisation, which would join the
-    cells that the gradient penalty takes one by one.
+    Source: Miyato and Koyama 2018 (arXiv 1802.05637). One of the features that :math:`\phi` is
+    made of is the standard deviation over the minibatch, averaged over the others (Karras et al.
+    2018, arXiv 1710.10196): samples that lack a kind of cell vary less than data. No batch
+    normalisation.
 
     Parameters
     ----------
@@ -38,22 +44,25 @@ class ProjectionCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.code = code
+        stack: list[nn.Module] = []
         if image_shape is None:
-            sizes = [n_input, 4 * n_hidden, 2 * n_hidden, n_hidden]
-            stack: list[nn.Module] = []
+            sizes = [n_input, 4 * n_hidden, 2 * n_hidden]
             for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
                 stack += [nn.Linear(n_in, n_out), nn.LeakyReLU(0.2)]
-            self.features = nn.Sequential(*stack)
+            n_body = sizes[-1]
         else:
-            # Its mean and scale are two halves of one vector of features.
-            layers = ImageEncoder(image_shape, n_hidden // 2, n_hidden=n_hidden).layers
-            self.features = nn.Sequential(nn.Unflatten(1, tuple(image_shape)), *layers)
+            layers = ImageEncoder(image_shape, 1, n_hidden=n_hidden).layers[:-1]
+            stack, n_body = [nn.Unflatten(1, tuple(image_shape)), *layers], n_hidden
+        self.body = nn.Sequential(*stack)
+        self.features = nn.Sequential(nn.Linear(n_body + 1, n_hidden), nn.LeakyReLU(0.2))
         self.score = nn.Linear(n_hidden, 1)
         self.direction = nn.Linear(code.n_code, n_hidden, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Scores, ``(n_cells,)``."""
-        features = self.features(x)  # (n_cells, n_hidden)
+        body = self.body(x)
+        spread = (body.var(dim=0, correction=0) + TINY).sqrt().mean().expand(len(x), 1)
+        features = self.features(torch.cat([body, spread], dim=-1))  # (n_cells, n_hidden)
         direction = self.direction(self.code())[condition] / features.shape[1] ** 0.5
         scores: Tensor = self.score(features).squeeze(-1) + (direction * features).sum(dim=-1)
         return scores

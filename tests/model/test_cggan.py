@@ -9,6 +9,8 @@ import scdisent
 from scdisent import metrics
 from scdisent._errors import ScDisentWarning
 from scdisent.datasets import simulate_domains
+from scdisent.functional import GenerativeGame
+from scdisent.module import State
 
 TRAIN = {"batch_size": 128, "train_size": 1.0, "enable_progress_bar": False}
 
@@ -163,3 +165,14 @@ def test_the_generator_reads_the_depth_it_is_given(young):
     levels = module.levels_at(torch.tensor([100.0, 1000.0]))
     assert levels[0, -1] < levels[1, -1]
     torch.testing.assert_close(levels[:, :-1], module.first_levels(2)[:, :-1])
+
+
+def test_the_penalty_comes_every_few_steps_with_as_many_times_its_weight(kit):
+    model = kit.build(scdisent.CGGAN, kit.ready(), penalty_every=3, penalty_weight=0.5)
+    module = model.module
+    flat = {"critic": lambda real, fake: 0 * real.sum(), "generator": None}
+    module.game = GenerativeGame(**flat, penalty=lambda critic, real, fake: torch.ones(()))
+    batch = next(iter(model._make_datamodule(batch_size=32).train_dataloader()))
+    state = State(module.cells(batch), {}, {})
+    losses = [float(module.critic_loss(state)) for _ in range(7)]
+    assert losses == [0, 0, 1.5, 0, 0, 1.5, 0]

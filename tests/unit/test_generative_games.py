@@ -49,15 +49,29 @@ def test_gradient_penalties_can_be_minimised():
 
 
 @pytest.mark.parametrize("shape", [None, (1, 8, 8)])
-def test_a_critic_scores_each_cell_alone_and_sees_the_condition(shape):
+def test_a_critic_sees_the_condition_and_how_much_the_minibatch_varies(shape):
     torch.manual_seed(0)
     critic = ProjectionCritic(64, IndexCode(3), n_hidden=16, image_shape=shape)
     x, condition = torch.randn(10, 64), torch.arange(10) % 3
     scores = critic(x, condition)
-    torch.testing.assert_close(critic(x[3:5], condition[3:5]), scores[3:5])
+    order = torch.randperm(10)
+    torch.testing.assert_close(critic(x[order], condition[order]), scores[order])
     assert ((critic(x, (condition + 1) % 3) - scores).abs() > 1e-6).all()
     # linear in the code: three codes, so two scores of a cell tell nothing of the third
-    features = critic.features(x)
+    body = critic.body(x)
+    spread = body.std(dim=0, correction=0).mean().expand(10, 1)
+    features = critic.features(torch.cat([body, spread], dim=-1))
     expected = critic.score(features).squeeze(-1)
     expected = expected + (critic.direction(critic.code())[condition] * features).sum(-1) / 4
     torch.testing.assert_close(scores, expected)
+    # the same cell among copies of itself: only the spread can tell
+    copies = critic(x[:1].expand(10, -1), condition[:1].expand(10))
+    assert (copies - scores[0]).abs().min() > 1e-4
+    assert (
+        torch.autograd.grad(
+            critic(x[:1].expand(4, -1).requires_grad_(), condition[:4]).sum(),
+            critic.body.parameters(),
+        )[0]
+        .isfinite()
+        .all()
+    )

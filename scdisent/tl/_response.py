@@ -1,0 +1,227 @@
+"""Predicted against observed cells, beside the baselines and the ceiling."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from scdisent import metrics as sm
+from scdisent._errors import InputDataError, OptionError
+from scdisent.effects import log_normalise
+
+Floats = NDArray[np.float64]
+CEILING, NO_CHANGE = "other half of the observed cells", "no change"
+MOST_CELLS = 2_000
+"""Cells of each cloud that distances are computed on."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric as the harness calls it."""
+
+    function: Callable[..., float]
+    larger_is_better: bool
+    reads: str = "genes"
+    """``"genes"``: (observed, predicted, control); ``"top"``: the same with the top genes;
+    ``"variance"``: (observed, predicted) of the top genes; ``"cloud"``: principal components."""
+
+
+SCORES: Mapping[str, Score] = {
+    "pearson_delta": Score(sm.pearson_delta, True),
+    "pearson_delta_top": Score(sm.pearson_delta, True, "top"),
+    "r2_delta": Score(sm.r2_delta, True),
+    "r2_delta_weighted": Score(partial(sm.r2_delta, weighted=True), True),
+    "weighted_mse": Score(sm.weighted_mse, False),
+    "de_overlap": Score(sm.de_overlap, True),
+    "de_pr_auc": Score(sm.de_pr_auc, True),
+    "direction_match": Score(sm.direction_match, True),
+    "r2_variance_top": Score(sm.r2_variance, True, "variance"),
+    "energy_distance": Score(sm.energy_distance, False, "cloud"),
+    "mmd": Score(sm.mmd, False, "cloud"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every method is held against: observed and control cells, the same for all."""
+
+    observed: Floats
+    control: Floats
+    top: NDArray[np.intp]
+    components: PCA
+
+    @classmethod
+    def of(cls, observed: Floats, control: Floats, *, n_top: int, n_components: int) -> "Setting":
+        """Top genes and principal components of the real cells."""
+        n_components = min(n_components, *observed.shape, len(observed) + len(control) - 1)
+        pca = PCA(n_components, random_state=0)
+        pca.fit(np.vstack([observed, control]))
+        return cls(observed, control, sm.top_genes(observed, control, n=n_top), pca)
+
+    def score(self, name: str, observed: Floats, predicted: Floats) -> float:
+        """One metric of some predicted cells against some observed ones."""
+        score = SCORES[name]
+        if score.reads == "cloud":
+            clouds = (self.components.transform(x[:MOST_CELLS]) for x in (observed, predicted))
+            return score.function(*clouds)
+        if score.reads == "variance":
+            return score.function(observed, predicted, genes=self.top)
+        chosen = {"genes": self.top} if score.reads == "top" else {}
+        return score.function(observed, predicted, self.control, **chosen)
+
+
+def evaluate_response(
+    observed: AnnData,
+    predicted: AnnData | Mapping[str, AnnData],
+    control: AnnData,
+    *,
+    baselines: Any = None,
+    layer: str | None = None,
+    is_counts: bool = True,
+    n_top: int = 100,
+    n_components: int = 30,
+    n_bootstrap: int = 0,
+    seed: int = 0,
+) -> pd.DataFrame:
+    r"""Hold predictions against observed cells, beside baselines and the noise ceiling.
+
+    .. math:: \text{normalised} = \frac{\text{value} - \text{best baseline}}
+                                       {\text{ceiling} - \text{best baseline}}
+
+    Parameters
+    ----------
+    observed
+        Cells of the target condition, which no method has seen.
+    predicted
+        Their prediction, or predictions by name.
+    control
+        Source cells: the observed reference cells that changes are measured from, for everyone.
+    baselines
+        Cells by name, or a trained :class:`scdisent.ShiftModel`, whose recipes are then asked for
+        the same cells. None: no change.
+    layer
+        Layer of ``observed`` and ``control`` that ``predicted.X`` is comparable with; None: ``X``.
+    is_counts
+        Log-normalise all values; False: take them as they are.
+    n_top
+        Observed genes of largest Welch t, for the columns that end in ``_top``.
+    n_components
+        Principal components of the real cells, for distances.
+    n_bootstrap
+        Resamples of the cells for a 90 % interval; 0: none.
+    seed
+        Of the halves, of the baselines' draws and of the resamples.
+
+    Returns
+    -------
+    One row for each method and metric: ``method``, ``kind`` (prediction, baseline, ceiling),
+    ``metric`` (see :data:`scdisent.metrics.METRICS`), ``value``, ``low``, ``high``,
+    ``normalised`` (0: as good as the best baseline, 1: as a second sample of the truth; not
+    clipped). ``table.pivot(index="method", columns="metric", values="value")`` is the usual form.
+
+    Raises
+    ------
+    InputDataError
+        If a gene of the prediction is missing in the others, or there are fewer than four observed
+        cells.
+    """
+    found = {"prediction": predicted} if isinstance(predicted, AnnData) else dict(predicted)
+    if not found:
+        msg = "predicted holds no predictions. Pass an AnnData, or a dictionary of them."
+        raise OptionError(msg)
+    genes = next(iter(found.values())).var_names
+    read = partial(_values, genes=genes, is_counts=is_counts)
+    setting = Setting.of(
+        read(observed, layer), read(control, layer), n_top=n_top, n_components=n_components
+    )
+    if len(setting.observed) < 4:
+        msg = f"{len(setting.observed)} observed cells are too few to be judged by: at least 4."
+        raise InputDataError(msg)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for kind, name, cells in _methods(found, baselines, control, layer, seed):
+        rows += _rows(setting, read(cells, None), rng, n_bootstrap, method=name, kind=kind)
+    order = rng.permutation(len(setting.observed))
+    first, second = np.array_split(setting.observed[order], 2)
+    rows += _rows(setting, second, rng, n_bootstrap, method=CEILING, kind="ceiling", truth=first)
+    return _normalised(pd.DataFrame(rows))
+
+
+def _methods(
+    predicted: Mapping[str, AnnData],
+    baselines: Any,
+    control: AnnData,
+    layer: str | None,
+    seed: int,
+) -> Iterator[tuple[str, str, AnnData]]:
+    """Kind, name and cells of everything that is scored."""
+    for name, cells in predicted.items():
+        yield "prediction", name, cells
+    still = control if layer is None else AnnData(control.layers[layer], var=control.var)
+    yield "baseline", NO_CHANGE, still
+    if hasattr(baselines, "transfers"):
+        condition = next(iter(predicted.values())).uns["scdisent"]["prediction"]["condition"]
+        for recipe in baselines.transfers:
+            if recipe != "identity":
+                cells = baselines.predict(control, condition=condition, transfer=recipe, seed=seed)
+                yield "baseline", recipe, cells
+    else:
+        for name, cells in dict(baselines or {}).items():
+            yield "baseline", name, cells
+
+
+def _values(adata: AnnData, layer: str | None, *, genes: pd.Index, is_counts: bool) -> Floats:
+    """Dense expression of the genes that were predicted, ``(n_cells, n_genes)``."""
+    missing = genes.difference(adata.var_names)
+    if len(missing):
+        msg = f"{len(missing):,} predicted genes are missing, such as {missing[0]!r}."
+        raise InputDataError(msg)
+    own = adata if adata.var_names.equals(genes) else adata[:, genes]
+    values = own.X if layer is None else own.layers[layer]
+    values = log_normalise(values) if is_counts else values
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
+
+
+def _rows(
+    setting: Setting,
+    predicted: Floats,
+    rng: np.random.Generator,
+    n_bootstrap: int,
+    *,
+    truth: Floats | None = None,
+    **names: str,
+) -> list[dict[str, Any]]:
+    observed = setting.observed if truth is None else truth
+    draws = [
+        {
+            name: setting.score(name, *(x[rng.integers(len(x), size=len(x))] for x in both))
+            for name in SCORES
+        }
+        for _ in range(n_bootstrap)
+        for both in [(observed, predicted)]
+    ]
+    rows = []
+    for name in SCORES:
+        own = [draw[name] for draw in draws]
+        low, high = np.quantile(own, [0.05, 0.95]) if own else (np.nan, np.nan)
+        value = setting.score(name, observed, predicted)
+        rows.append({**names, "metric": name, "value": value, "low": low, "high": high})
+    return rows
+
+
+def _normalised(table: pd.DataFrame) -> pd.DataFrame:
+    """Add where each value lies between the best baseline and the ceiling."""
+    parts = []
+    for name, own in table.groupby("metric", sort=False):
+        baselines = own.loc[own["kind"] == "baseline", "value"]
+        best = baselines.max() if SCORES[str(name)].larger_is_better else baselines.min()
+        ceiling = own.loc[own["kind"] == "ceiling", "value"].iloc[0]
+        share = (own["value"] - best) / (ceiling - best) if ceiling != best else np.nan
+        parts.append(own.assign(normalised=share))
+    return pd.concat(parts).sort_index().reset_index(drop=True)
