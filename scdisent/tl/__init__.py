@@ -4,6 +4,7 @@ from scdisent.tl._align import align
 from scdisent.tl._embed import embed
 from scdisent.tl._latents import dbsr_ls, fvh_lt, lsdi
 from scdisent.tl._programmes import programmes
+from scdisent.tl._response import evaluate_response
 from scdisent.tl._score import decoded_features, score
 from scdisent.tl._traverse import traverse
 
@@ -12,6 +13,7 @@ __all__ = [
     "dbsr_ls",
     "decoded_features",
     "embed",
+    "evaluate_response",
     "fvh_lt",
     "lsdi",
     "programmes",

@@ -1,0 +1,125 @@
+"""The harness: the same truth for all, order of no consequence, baselines and ceiling beside."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import scdisent
+from scdisent import metrics as sm
+from scdisent._errors import InputDataError, OptionError
+from scdisent.datasets import simulate_conditions
+from scdisent.effects import log_normalise
+from scdisent.tl._response import CEILING, NO_CHANGE, SCORES
+
+
+@pytest.fixture(scope="module")
+def world():
+    adata = simulate_conditions(n_cells=2_400, n_genes=60, n_types=4, shared_effect_genes=20)
+    own = adata.obs["cell_type"] == adata.obs["cell_type"].cat.categories[0]
+    treated = adata.obs["condition"] == "stimulated"
+    train = adata[~(own & treated)].copy()
+    keys = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
+    scdisent.setup_anndata(train, **keys)
+    model = scdisent.ShiftModel(train)
+    model.train()
+    return adata[own & treated].copy(), adata[own & ~treated].copy(), model
+
+
+def wide(table, value="value"):
+    return table.pivot(index="method", columns="metric", values=value)
+
+
+def test_values_are_those_of_the_metrics(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated")
+    found = wide(scdisent.tl.evaluate_response(observed, predicted, control, n_top=15))
+    cells = [log_normalise(x.X).toarray() for x in (observed, predicted, control)]
+    top = sm.top_genes(cells[0], cells[2], n=15)
+    row = found.loc["prediction"]
+    assert row["pearson_delta"] == pytest.approx(sm.pearson_delta(*cells))
+    assert row["pearson_delta_top"] == pytest.approx(sm.pearson_delta(*cells, genes=top))
+    assert row["r2_delta_weighted"] == pytest.approx(sm.r2_delta(*cells, weighted=True))
+    assert row["r2_variance_top"] == pytest.approx(sm.r2_variance(*cells[:2], genes=top))
+    assert set(found.columns) == set(SCORES)
+
+
+def test_a_second_sample_of_the_truth_scores_like_the_ceiling_and_no_change_like_nothing(world):
+    observed, control, _ = world
+    order = np.random.default_rng(0).permutation(observed.n_obs)
+    half = observed.n_obs // 2
+    first, second = observed[order[:half]], observed[order[half:]]
+    table = scdisent.tl.evaluate_response(first, {"truth": second.copy()}, control)
+    share = wide(table, "normalised")
+    means = ["pearson_delta", "r2_delta", "energy_distance", "r2_delta_weighted"]
+    np.testing.assert_allclose(share.loc["truth", means], 1, atol=0.15)
+    np.testing.assert_allclose(share.loc[NO_CHANGE].dropna(), 0, atol=1e-12)
+    np.testing.assert_allclose(share.loc[CEILING].dropna(), 1)
+    assert wide(table).loc[NO_CHANGE, "pearson_delta"] == 0
+
+
+def test_the_recipes_of_a_shift_model_are_baselines_and_beat_no_change(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated", transfer="identity")
+    table = scdisent.tl.evaluate_response(observed, predicted, control, baselines=model)
+    assert set(table.loc[table["kind"] == "baseline", "method"]) == {
+        NO_CHANGE,
+        "ridge",
+        "weighted",
+        "nearest",
+        "mean",
+    }
+    values = wide(table)
+    for recipe in ("ridge", "mean"):
+        assert values.loc[recipe, "r2_delta"] > values.loc[NO_CHANGE, "r2_delta"] + 0.3
+        assert values.loc[recipe, "energy_distance"] < values.loc[NO_CHANGE, "energy_distance"]
+    share = wide(table, "normalised")
+    assert share.loc["prediction", "pearson_delta"] < 0  # not clipped
+
+
+def test_other_predictions_and_the_order_of_cells_and_genes_change_nothing(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated")
+    alone = wide(scdisent.tl.evaluate_response(observed, predicted, control))
+    rng = np.random.default_rng(1)
+    genes = rng.permutation(observed.n_vars)
+    mixed = [x[rng.permutation(x.n_obs)][:, genes].copy() for x in (observed, predicted, control)]
+    first = {"prediction": predicted, "other": control.copy()}
+    both = wide(scdisent.tl.evaluate_response(observed, first, control))
+    pd.testing.assert_frame_equal(alone, both.loc[alone.index])
+    again = wide(scdisent.tl.evaluate_response(*mixed))
+    for name in ("prediction", NO_CHANGE):
+        np.testing.assert_allclose(again.loc[name], alone.loc[name], atol=1e-6)
+
+
+def test_intervals_hold_the_value_and_shrink_with_the_cells(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated")
+    table = scdisent.tl.evaluate_response(observed, predicted, control, n_bootstrap=30)
+    own = table[(table["method"] == "prediction") & (table["metric"] == "pearson_delta")].iloc[0]
+    assert own["low"] < own["value"] < own["high"] + 0.02
+    few = scdisent.tl.evaluate_response(observed[:40], predicted, control, n_bootstrap=30)
+    fewer = few[(few["method"] == "prediction") & (few["metric"] == "pearson_delta")].iloc[0]
+    assert fewer["high"] - fewer["low"] > own["high"] - own["low"]
+
+
+def test_layers_and_values_that_are_no_counts(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated")
+    expected = wide(scdisent.tl.evaluate_response(observed, predicted, control))
+    moved = [AnnData(x.X * 0, var=x.var, layers={"counts": x.X}) for x in (observed, control)]
+    found = scdisent.tl.evaluate_response(moved[0], predicted, moved[1], layer="counts")
+    pd.testing.assert_frame_equal(wide(found), expected)
+    plain = [AnnData(log_normalise(x.X), var=x.var) for x in (observed, predicted, control)]
+    found = scdisent.tl.evaluate_response(*plain, is_counts=False)
+    pd.testing.assert_frame_equal(wide(found), expected)
+
+
+def test_what_cannot_be_compared_is_refused(world):
+    observed, control, _ = world
+    with pytest.raises(InputDataError, match="predicted genes are missing"):
+        scdisent.tl.evaluate_response(observed[:, 5:], control, control)
+    with pytest.raises(InputDataError, match="3 observed cells"):
+        scdisent.tl.evaluate_response(observed[:3], control, control)
+    with pytest.raises(OptionError, match="no predictions"):
+        scdisent.tl.evaluate_response(observed, {}, control)
