@@ -8,7 +8,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("benchmarks", "datasets", "metrics", "model", "pl", "tl")
+_SUBMODULES = ("benchmarks", "datasets", "effects", "metrics", "model", "pl", "splits", "tl")
 _EXPORTS = {
     "BFVAE": "scdisent.model",
     "CGGAN": "scdisent.model",

@@ -1,8 +1,7 @@
 """Counterfactual cells and expression under another condition."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,140 +14,27 @@ from torch.nn import functional as F
 
 from scdisent import __version__
 from scdisent._constants import KEYS, UNS_KEY
-from scdisent._errors import InputDataError, OptionError, SetupError, one_of
+from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
-from scdisent.effects import EffectTable, predicted_effect
-from scdisent.functional import local_mean, support
-from scdisent.model._anchor import (
-    N_CALIBRATION,
-    Statement,
-    Stratum,
-    calibrated_offset,
-    expression,
-    group_names,
-    groups_of,
-    predicted_mean,
-    read_effects,
-    training_cells,
-)
-from scdisent.model._base import DisentModel
+from scdisent.effects import EffectTable
+from scdisent.model._anchor import group_names
 from scdisent.model._common import resolve_seed, subset
-from scdisent.module import INVARIANT, JOINT, SPECIFIC
+from scdisent.model._effect_mixin import EffectMixin
+from scdisent.model._transfer import TRANSFERS, Anchors, Transfer
+from scdisent.module import INVARIANT, SPECIFIC
 from scdisent.nn import Cells
 
 EFFECTS, N_CELLS = "effects_means", "effects_n_cells"
 """Names under which a model folder holds the effects of the training cells."""
-TRANSFERS = ("mean_difference", "local_difference", "nearest", "prior", "swap", "decoder")
 MAX_ANCHORS = 1_000
-DECODER_FIELDS = (KEYS.BATCH, KEYS.CATEGORICAL_COVARIATES, KEYS.CONTINUOUS_COVARIATES)
-LIBRARY_FIELDS = (KEYS.SIZE_FACTOR,)
 
 
-@dataclass(frozen=True)
-class Anchors:
-    """Codes of some training cells, from which differences between conditions are read."""
-
-    z: Tensor
-    w: Tensor
-    condition: Tensor
-    library: Tensor
-
-    def of(self, code: int) -> tuple[Tensor, Tensor]:
-        """Codes of one condition: ``(n, n_latent)`` and ``(n, n_specific)``."""
-        chosen = self.condition == code
-        return self.z[chosen], self.w[chosen]
-
-    def to(self, device: torch.device) -> "Anchors":
-        """The same on a device."""
-        return Anchors(*(value.to(device) for value in vars(self).values()))
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """How the decoder's statement about a cell is moved to another condition."""
-
-    recipe: str
-    n_neighbors: int
-    anchors: Anchors
-    target: int
-    """Code of the target; -1 for one that was not in training."""
-    offset: Tensor | None = field(default=None, kw_only=True)
-    """Added to the target's logits, ``(n_strata, n_genes)``; the stratum is in ``cell_type``."""
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What the prediction's ``uns`` says beside the recipe."""
-        return {}
-
-    def near(self, z: Tensor) -> Tensor:
-        """Support of invariant codes among training cells of the target, ``(n_cells,)``."""
-        return support(z, self.anchors.of(self.target)[0])
-
-    def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
-        """Specific code that the cells would have under the target, ``(n_cells, n_specific)``."""
-        target = torch.full_like(cells.condition, self.target)
-        if self.recipe == "swap":
-            return module.posterior(cells, SPECIFIC, condition=target).mean
-        if self.recipe == "prior":
-            return module.prior(z, target).mean
-        there = self._mean_near(z, self.target)
-        if self.recipe == "nearest":
-            return there
-        here = torch.empty_like(w)
-        for code in cells.condition.unique().tolist():
-            chosen = cells.condition == code
-            here[chosen] = self._mean_near(z[chosen], code)
-        return w + there - here
-
-    def _mean_near(self, z: Tensor, code: int) -> Tensor:
-        points, values = self.anchors.of(code)
-        if not len(points):
-            msg = f"no training cells of condition code {code} to read its specific code from."
-            raise InputDataError(msg)
-        if self.recipe == "mean_difference":
-            return values.mean(dim=0).expand(len(z), -1)
-        return local_mean(z, points, values, n_neighbors=self.n_neighbors)
-
-    def decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
-        """Likelihood head and its raw outputs under the cells' own and the target condition."""
-        head, before, after = self._decode(module, cells)
-        if self.offset is not None:
-            offset = self.offset[cells.cell_type]
-            after = after + F.pad(offset, (0, after.shape[1] - offset.shape[1]))
-        return head, before, after
-
-    def _decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
-        z = module.posterior(cells, INVARIANT).mean
-        if self.recipe == "decoder":
-            target = torch.full_like(cells.condition, self.target)
-            raws = [
-                module.decode_invariant(z, y, cells.nuisance) for y in (cells.condition, target)
-            ]
-            return module.likelihoods[INVARIANT], raws[0], raws[1]
-        w = module.posterior(cells, SPECIFIC).mean
-        moved = self.specific_code(module, cells, z, w)
-        raws = [module.decode_joint(z, code, cells.nuisance) for code in (w, moved)]
-        return module.likelihoods[JOINT], raws[0], raws[1]
-
-
-@dataclass(frozen=True)
-class Aim:
-    """Which closed-form effect the mean of a prediction is moved towards, and how far."""
-
-    condition: str
-    recipe: str
-    weight: float
-    seed: int
-    unseen: str = "auto"
-
-
-class PredictMixin(DisentModel):
+class PredictMixin(EffectMixin):
     """Prediction for models with an invariant and a specific block."""
 
     transfers: ClassVar[tuple[str, ...]] = TRANSFERS
     """Recipes of the model, the default first."""
     anchors_: Anchors | None = None
-    effects_: EffectTable | None = None
 
     def _need_conditions(self) -> None:
         """Refuse cells that were set up without a condition."""
@@ -208,6 +94,11 @@ class PredictMixin(DisentModel):
             ``"keep"``: abduction, the cell's own noise; ``"fresh"``: a new draw of the decoder.
         n_neighbors
             Of the local recipes.
+        anchor
+            Recipe of :mod:`scdisent.effects` ("ridge", "weighted", "nearest", "mean") whose mean
+            the prediction is brought to, cell type by cell type; None: what the decoder says.
+        anchor_weight
+            Share of the closed form in that mean; 0 leaves the decoder's.
         n_samples
             Counterfactual cells for each source cell.
         indices, batch_size
@@ -232,6 +123,9 @@ class PredictMixin(DisentModel):
         self._need_training()
         one_of(kind, ("counts", "mean"), "kind")
         one_of(noise, ("keep", "fresh"), "noise")
+        if not 0 <= anchor_weight <= 1:
+            msg = f"anchor_weight={anchor_weight} must lie between 0 and 1."
+            raise OptionError(msg)
         if n_samples < 1 or (kind == "mean" and n_samples > 1):
             msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
             raise OptionError(msg)
@@ -288,12 +182,6 @@ class PredictMixin(DisentModel):
             self.anchors_ = self._read_anchors(datamodule)
             self._read_effects(datamodule)
 
-    @torch.inference_mode()
-    def _read_effects(self, datamodule: Any) -> None:
-        """Mean expression of the training cells by cell type and condition."""
-        batches = training_cells(datamodule)
-        self.effects_ = read_effects(self.module, self.registry_, batches, control=self.control)
-
     def _extra_tensors(self) -> dict[str, Tensor]:
         tensors = {} if self.anchors_ is None else dict(vars(self.anchors_))
         if self.effects_ is not None:
@@ -329,57 +217,6 @@ class PredictMixin(DisentModel):
         anchors = self.anchors_.to(self.module.device)
         return Transfer(recipe, n_neighbors, anchors, self.condition_code(condition))
 
-    def _aim(self, plan: Transfer, condition: str, **options: Any) -> Aim | None:
-        """Closed-form effect to move means towards; None: the decoder has the last word."""
-        return None if options["recipe"] is None else Aim(condition, **options)
-
-    def _anchored(
-        self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
-    ) -> tuple[Transfer, NDArray[np.int64]]:
-        """The plan with an offset for each stratum, and the stratum of each source cell."""
-        strata, index = self._strata(source, codes, plan, aim)
-        offsets = torch.stack([self._offset(stratum, aim) for stratum in strata])
-        return replace(plan, offset=offsets), index
-
-    def _strata(
-        self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
-    ) -> tuple[list[Stratum], NDArray[np.int64]]:
-        """Cell types under a source condition, and which of them each cell belongs to."""
-        if self.effects_ is None:
-            msg = "this model holds no effects of its training cells: train it again."
-            raise SetupError(msg)
-        group, names = groups_of(source.obs, self.registry_)
-        pairs, index = np.unique(np.column_stack([group, codes]), axis=0, return_inverse=True)
-        index, rng, strata = index.ravel(), np.random.default_rng(aim.seed), []
-        for i, (own_group, code) in enumerate(pairs):
-            cells = np.sort(rng.permutation(np.flatnonzero(index == i))[:N_CALIBRATION])
-            statements = []
-            for part in self._cells_of(subset(source, cells), codes[cells], batch_size=None):
-                _, before, after = plan.decode(self.module, part)
-                statements.append(Statement(part, before, after))
-            mean = torch.cat([expression(self.module, s.cells) for s in statements]).mean(dim=0)
-            strata.append(Stratum(names[own_group], self.conditions[code], statements, mean))
-        return strata, index
-
-    def _offset(self, stratum: Stratum, aim: Aim) -> Tensor:
-        """Offset on the target's logits of one stratum, ``(n_genes,)``."""
-        module, head, statements = self.module, self.module.likelihoods[JOINT], stratum.statements
-        effect = predicted_effect(
-            cast("EffectTable", self.effects_),
-            aim.condition,
-            group=stratum.group,
-            reference=stratum.reference,
-            recipe=aim.recipe,
-            unseen=aim.unseen,
-            conditions=self.condition_table,
-            profile=stratum.mean.double().cpu().numpy(),
-        )
-        goal = stratum.mean + torch.from_numpy(effect).to(stratum.mean)
-        if aim.weight < 1:
-            own = predicted_mean(module, head, statements, torch.zeros_like(goal), seed=aim.seed)
-            goal = own + aim.weight * (goal - own)
-        return calibrated_offset(module, head, statements, goal, seed=aim.seed)
-
     def _source_codes(self, source: AnnData, reference: str | None) -> NDArray[np.int64]:
         """Condition of each source cell: as named, as in its column, else the control."""
         key = reg.setup_argument(self.registry_, "condition_key")
@@ -405,39 +242,6 @@ class PredictMixin(DisentModel):
                 "about prediction. Pass cells of another condition, or allow_reconstruction=True."
             )
             raise OptionError(msg)
-
-    def _cells_of(
-        self,
-        source: AnnData,
-        codes: NDArray[np.int64] | None,
-        *,
-        batch_size: int | None,
-        as_batch: int | None = None,
-        strata: NDArray[np.int64] | None = None,
-    ) -> Iterator[Cells]:
-        """Minibatches with the fields that decoders need.
-
-        ``codes`` are the conditions and ``as_batch`` the technical batch; None: read from the
-        columns. ``strata`` take the place of cell types, which decoders do not read.
-        """
-        fields = {*DECODER_FIELDS, *LIBRARY_FIELDS}
-        fields |= {KEYS.CONDITION} if codes is None else set()
-        fields -= set() if as_batch is None else {KEYS.BATCH}
-        start = 0
-        for tensors in self._loader(source, fields=fields, batch_size=batch_size):
-            if as_batch is not None:
-                tensors[KEYS.BATCH] = torch.full((len(tensors[KEYS.X]), 1), as_batch)
-                tensors[KEYS.BATCH] = tensors[KEYS.BATCH].to(tensors[KEYS.X].device)
-            cells = self.module.cells(tensors)
-            given = {"condition": codes, "cell_type": strata}
-            here = slice(start, start + len(cells))
-            own = {
-                name: torch.from_numpy(values[here]).to(cells.x.device)
-                for name, values in given.items()
-                if values is not None
-            }
-            start += len(cells)
-            yield replace(cells, **own)
 
     def _predicted(
         self, cells: Cells, plan: Transfer, *, noise: str, rng: np.random.Generator | None

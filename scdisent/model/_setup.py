@@ -15,7 +15,7 @@ from scdisent.model._manager import build_manager, plain_table
 from scdisent.model._shift import ShiftModel
 
 MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, CGVAE, CGGAN, BFVAE)
-REGISTERED = (*MODELS, ShiftModel)
+REGISTERED: tuple[type[DisentModel], ...] = (*MODELS, ShiftModel)
 
 
 def setup_anndata(

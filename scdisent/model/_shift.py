@@ -12,7 +12,9 @@ from torch import Tensor
 from scdisent._errors import OptionError, one_of
 from scdisent.effects import GROUP_WEIGHTS, UNSEEN, EffectTable, correlations
 from scdisent.model._anchor import Statement, Stratum, training_cells
-from scdisent.model._predict_mixin import Aim, Anchors, PredictMixin, Transfer
+from scdisent.model._effect_mixin import Aim
+from scdisent.model._predict_mixin import PredictMixin
+from scdisent.model._transfer import Anchors, Transfer
 from scdisent.module import JOINT, ShiftModule
 from scdisent.nn import Cells
 

@@ -17,7 +17,8 @@ from scdisent.functional import mean_absolute_jacobian, support
 from scdisent.model._common import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import FULL, LatentMixin
-from scdisent.model._predict_mixin import TRANSFERS, Transfer, seeded_sample
+from scdisent.model._predict_mixin import seeded_sample
+from scdisent.model._transfer import TRANSFERS, Transfer
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells, ConditionInputs
 

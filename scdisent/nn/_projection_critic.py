@@ -51,8 +51,8 @@ class ProjectionCritic(nn.Module):
                 stack += [nn.Linear(n_in, n_out), nn.LeakyReLU(0.2)]
             n_body = sizes[-1]
         else:
-            layers = ImageEncoder(image_shape, 1, n_hidden=n_hidden).layers[:-1]
-            stack, n_body = [nn.Unflatten(1, tuple(image_shape)), *layers], n_hidden
+            layers = list(ImageEncoder(image_shape, 1, n_hidden=n_hidden).layers)
+            stack, n_body = [nn.Unflatten(1, tuple(image_shape)), *layers[:-1]], n_hidden
         self.body = nn.Sequential(*stack)
         self.features = nn.Sequential(nn.Linear(n_body + 1, n_hidden), nn.LeakyReLU(0.2))
         self.score = nn.Linear(n_hidden, 1)

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 import scdisent
 from scdisent._errors import OptionError, SetupError
 from scdisent.datasets import simulate_conditions, true_rates
-from scdisent.model._predict_mixin import TRANSFERS
+from scdisent.model._transfer import TRANSFERS
 from scdisent.nn import Cells, likelihood_class
 
 STIMULATED, CONTROL = "stimulated", "control"

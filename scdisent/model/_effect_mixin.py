@@ -1,0 +1,141 @@
+"""Predictions whose means are those of closed-form effects."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scdisent._constants import KEYS
+from scdisent._errors import SetupError
+from scdisent.effects import EffectTable, predicted_effect
+from scdisent.model._anchor import (
+    N_CALIBRATION,
+    Statement,
+    Stratum,
+    calibrated_offset,
+    expression,
+    groups_of,
+    predicted_mean,
+    read_effects,
+    training_cells,
+)
+from scdisent.model._base import DisentModel
+from scdisent.model._common import subset
+from scdisent.model._transfer import Transfer
+from scdisent.module import JOINT
+from scdisent.nn import Cells
+
+DECODER_FIELDS = (KEYS.BATCH, KEYS.CATEGORICAL_COVARIATES, KEYS.CONTINUOUS_COVARIATES)
+LIBRARY_FIELDS = (KEYS.SIZE_FACTOR,)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Which closed-form effect the mean of a prediction is moved towards, and how far."""
+
+    condition: str
+    recipe: str
+    weight: float
+    seed: int
+    unseen: str = "auto"
+
+
+class EffectMixin(DisentModel):
+    """Effects of the training cells, and offsets that bring predictions to them."""
+
+    effects_: EffectTable | None = None
+
+    @torch.inference_mode()
+    def _read_effects(self, datamodule: Any) -> None:
+        """Mean expression of the training cells by cell type and condition."""
+        batches = training_cells(datamodule)
+        self.effects_ = read_effects(self.module, self.registry_, batches, control=self.control)
+
+    def _aim(self, plan: Transfer, condition: str, **options: Any) -> Aim | None:
+        """Closed-form effect to move means towards; None: the decoder has the last word."""
+        return None if options["recipe"] is None else Aim(condition, **options)
+
+    def _anchored(
+        self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
+    ) -> tuple[Transfer, NDArray[np.int64]]:
+        """The plan with an offset for each stratum, and the stratum of each source cell."""
+        strata, index = self._strata(source, codes, plan, aim)
+        offsets = torch.stack([self._offset(stratum, aim) for stratum in strata])
+        return replace(plan, offset=offsets), index
+
+    def _strata(
+        self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
+    ) -> tuple[list[Stratum], NDArray[np.int64]]:
+        """Cell types under a source condition, and which of them each cell belongs to."""
+        if self.effects_ is None:
+            msg = "this model holds no effects of its training cells: train it again."
+            raise SetupError(msg)
+        group, names = groups_of(source.obs, self.registry_)
+        pairs, index = np.unique(np.column_stack([group, codes]), axis=0, return_inverse=True)
+        index, rng, strata = index.ravel(), np.random.default_rng(aim.seed), []
+        for i, (own_group, code) in enumerate(pairs):
+            cells = np.sort(rng.permutation(np.flatnonzero(index == i))[:N_CALIBRATION])
+            statements = []
+            for part in self._cells_of(subset(source, cells), codes[cells], batch_size=None):
+                _, before, after = plan.decode(self.module, part)
+                statements.append(Statement(part, before, after))
+            mean = torch.cat([expression(self.module, s.cells) for s in statements]).mean(dim=0)
+            strata.append(Stratum(names[own_group], self.conditions[code], statements, mean))
+        return strata, index
+
+    def _offset(self, stratum: Stratum, aim: Aim) -> Tensor:
+        """Offset on the target's logits of one stratum, ``(n_genes,)``."""
+        module, head, statements = self.module, self.module.likelihoods[JOINT], stratum.statements
+        effect = predicted_effect(
+            cast("EffectTable", self.effects_),
+            aim.condition,
+            group=stratum.group,
+            reference=stratum.reference,
+            recipe=aim.recipe,
+            unseen=aim.unseen,
+            conditions=self.condition_table,
+            profile=stratum.mean.double().cpu().numpy(),
+        )
+        goal = stratum.mean + torch.from_numpy(effect).to(stratum.mean)
+        if aim.weight < 1:
+            own = predicted_mean(module, head, statements, torch.zeros_like(goal), seed=aim.seed)
+            goal = own + aim.weight * (goal - own)
+        return calibrated_offset(module, head, statements, goal, seed=aim.seed)
+
+    def _cells_of(
+        self,
+        source: AnnData,
+        codes: NDArray[np.int64] | None,
+        *,
+        batch_size: int | None,
+        as_batch: int | None = None,
+        strata: NDArray[np.int64] | None = None,
+    ) -> Iterator[Cells]:
+        """Minibatches with the fields that decoders need.
+
+        ``codes`` are the conditions and ``as_batch`` the technical batch; None: read from the
+        columns. ``strata`` take the place of cell types, which decoders do not read.
+        """
+        fields = {*DECODER_FIELDS, *LIBRARY_FIELDS}
+        fields |= {KEYS.CONDITION} if codes is None else set()
+        fields -= set() if as_batch is None else {KEYS.BATCH}
+        start = 0
+        for tensors in self._loader(source, fields=fields, batch_size=batch_size):
+            if as_batch is not None:
+                tensors[KEYS.BATCH] = torch.full((len(tensors[KEYS.X]), 1), as_batch)
+                tensors[KEYS.BATCH] = tensors[KEYS.BATCH].to(tensors[KEYS.X].device)
+            cells = self.module.cells(tensors)
+            given = {"condition": codes, "cell_type": strata}
+            here = slice(start, start + len(cells))
+            own = {
+                name: torch.from_numpy(values[here]).to(cells.x.device)
+                for name, values in given.items()
+                if values is not None
+            }
+            start += len(cells)
+            yield replace(cells, **own)

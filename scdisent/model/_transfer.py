@@ -1,0 +1,102 @@
+"""Recipes that move a cell's specific code to another condition."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scdisent._errors import InputDataError
+from scdisent.functional import local_mean, support
+from scdisent.module import INVARIANT, JOINT, SPECIFIC
+from scdisent.nn import Cells
+
+TRANSFERS = ("mean_difference", "local_difference", "nearest", "prior", "swap", "decoder")
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Codes of some training cells, from which differences between conditions are read."""
+
+    z: Tensor
+    w: Tensor
+    condition: Tensor
+    library: Tensor
+
+    def of(self, code: int) -> tuple[Tensor, Tensor]:
+        """Codes of one condition: ``(n, n_latent)`` and ``(n, n_specific)``."""
+        chosen = self.condition == code
+        return self.z[chosen], self.w[chosen]
+
+    def to(self, device: torch.device) -> "Anchors":
+        """The same on a device."""
+        return Anchors(*(value.to(device) for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How the decoder's statement about a cell is moved to another condition."""
+
+    recipe: str
+    n_neighbors: int
+    anchors: Anchors
+    target: int
+    """Code of the target; -1 for one that was not in training."""
+    offset: Tensor | None = field(default=None, kw_only=True)
+    """Added to the target's logits, ``(n_strata, n_genes)``; the stratum is in ``cell_type``."""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the prediction's ``uns`` says beside the recipe."""
+        return {}
+
+    def near(self, z: Tensor) -> Tensor:
+        """Support of invariant codes among training cells of the target, ``(n_cells,)``."""
+        return support(z, self.anchors.of(self.target)[0])
+
+    def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
+        """Specific code that the cells would have under the target, ``(n_cells, n_specific)``."""
+        target = torch.full_like(cells.condition, self.target)
+        if self.recipe == "swap":
+            return module.posterior(cells, SPECIFIC, condition=target).mean
+        if self.recipe == "prior":
+            return module.prior(z, target).mean
+        there = self._mean_near(z, self.target)
+        if self.recipe == "nearest":
+            return there
+        here = torch.empty_like(w)
+        for code in cells.condition.unique().tolist():
+            chosen = cells.condition == code
+            here[chosen] = self._mean_near(z[chosen], code)
+        return w + there - here
+
+    def _mean_near(self, z: Tensor, code: int) -> Tensor:
+        points, values = self.anchors.of(code)
+        if not len(points):
+            msg = f"no training cells of condition code {code} to read its specific code from."
+            raise InputDataError(msg)
+        if self.recipe == "mean_difference":
+            return values.mean(dim=0).expand(len(z), -1)
+        return local_mean(z, points, values, n_neighbors=self.n_neighbors)
+
+    def decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
+        """Likelihood head and its raw outputs under the cells' own and the target condition."""
+        head, before, after = self._decode(module, cells)
+        if self.offset is not None:
+            offset = self.offset[cells.cell_type]
+            after = after + F.pad(offset, (0, after.shape[1] - offset.shape[1]))
+        return head, before, after
+
+    def _decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
+        z = module.posterior(cells, INVARIANT).mean
+        if self.recipe == "decoder":
+            target = torch.full_like(cells.condition, self.target)
+            raws = [
+                module.decode_invariant(z, y, cells.nuisance) for y in (cells.condition, target)
+            ]
+            return module.likelihoods[INVARIANT], raws[0], raws[1]
+        w = module.posterior(cells, SPECIFIC).mean
+        moved = self.specific_code(module, cells, z, w)
+        raws = [module.decode_joint(z, code, cells.nuisance) for code in (w, moved)]
+        return module.likelihoods[JOINT], raws[0], raws[1]

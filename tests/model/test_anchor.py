@@ -1,0 +1,94 @@
+"""Predictions of networks brought to the mean of the closed form."""
+
+import numpy as np
+import pytest
+
+import scdisent
+from scdisent import effects as ef
+from scdisent._errors import OptionError, SetupError
+
+
+def mean_of(adata):
+    return np.asarray(ef.log_normalise(adata.X).mean(axis=0)).ravel()
+
+
+@pytest.fixture
+def model(kit, model_cls):
+    return kit.trained(model_cls, kit.ready(n_cells=600, n_genes=50))
+
+
+def source_of(model):
+    return model.adata[model.adata.obs["condition"] == "control"].copy()
+
+
+def goal_of(model, source):
+    """Mean over cell types of what the closed form says, weighted by their cells."""
+    goal = 0
+    for group, cells in source.obs.groupby("cell_type", observed=True):
+        own = source[cells.index]
+        effect = ef.group_effect(model.effects_, "stimulated", group=str(group))
+        goal = goal + own.n_obs / source.n_obs * np.maximum(mean_of(own) + effect, 0)
+    return goal
+
+
+def test_an_anchored_prediction_has_the_mean_of_the_closed_form(model):
+    source = source_of(model)
+    goal = goal_of(model, source)
+    gaps = {}
+    for anchor in (None, "ridge"):
+        found = model.predict(source, condition="stimulated", anchor=anchor, n_samples=5)
+        gap = mean_of(found) - goal
+        gaps[anchor] = (gap - gap.mean()).std()
+    assert gaps["ridge"] < 0.05
+    assert gaps["ridge"] < 0.5 * gaps[None]
+
+
+def test_the_weight_moves_the_mean_from_the_network_to_the_closed_form(model):
+    source = source_of(model)
+
+    def mean(**options):
+        return mean_of(model.predict(source, condition="stimulated", n_samples=5, **options))
+
+    alone, half, full = mean(), mean(anchor="mean", anchor_weight=0.5), mean(anchor="mean")
+    np.testing.assert_allclose(mean(anchor="mean", anchor_weight=0), alone, atol=0.15)
+    way = (half - alone) @ (full - alone) / np.square(full - alone).sum()
+    assert 0.35 < way < 0.65
+
+
+def test_effects_are_those_of_the_training_cells_and_are_saved(model, tmp_path):
+    cells = model.adata[np.sort(model.train_indices)]
+    expected = ef.EffectTable.of_cells(
+        ef.log_normalise(cells.X), cells.obs["cell_type"], cells.obs["condition"], control="control"
+    )
+    np.testing.assert_allclose(model.effects_.means, expected.means, rtol=1e-5)
+    np.testing.assert_array_equal(model.effects_.n_cells, expected.n_cells)
+    model.save(tmp_path / "m")
+    loaded = type(model).load(tmp_path / "m")
+    first, second = (
+        m.predict(source_of(model), condition="stimulated", anchor="ridge") for m in (model, loaded)
+    )
+    np.testing.assert_array_equal(first.X.toarray(), second.X.toarray())
+
+
+def test_the_residual_of_real_values_stays(kit):
+    adata = kit.ready("normal")
+    model = kit.trained(scdisent.DISCoVeR, adata, likelihood="normal")
+    source = source_of(model)
+    found = model.predict(source, condition="stimulated", anchor="ridge").X
+    types = source.obs["cell_type"].astype(str)
+    for group in types.unique():
+        own = (types == group).to_numpy()
+        effect = ef.group_effect(model.effects_, "stimulated", group=group)
+        moved = found[own].mean(axis=0) - source.X[own].mean(axis=0)
+        np.testing.assert_allclose(moved, effect, atol=1e-4)
+
+
+def test_misuse_is_refused(model):
+    source = source_of(model)
+    with pytest.raises(OptionError, match="'ridge', 'weighted', 'nearest', 'mean'"):
+        model.predict(source, condition="stimulated", anchor="best")
+    with pytest.raises(OptionError, match="between 0 and 1"):
+        model.predict(source, condition="stimulated", anchor="ridge", anchor_weight=2)
+    model.effects_ = None
+    with pytest.raises(SetupError, match="train it again"):
+        model.predict(source, condition="stimulated", anchor="ridge")
