@@ -18,6 +18,8 @@ from scdisent.nn import likelihood_class
 CODES = ("auto", "index", "covariates")
 OF_COUNTS = {"sparsity": 0.03, "mmd": 100.0}
 """Log shares of thousands of genes add up to more than the columns of a table."""
+MIN_INFORMATION = 0.03
+"""Nats of a cell below which content is idle."""
 N_COMPARED = 10_000
 
 
@@ -35,7 +37,7 @@ class CgvaeOptions:
     sparsity_method: str = "jvp"
     sparsity_scale: str = "batch"
     warm_up_share: float = 0.3
-    min_information: float = 0.03
+    min_information: float | None = None
     scale: float | None = None
 
 
@@ -95,9 +97,9 @@ class CGVAE(TransportMixin):
         ``prior="standard"``: without conditions; ``weights={"sparsity": 0}``: without sparse
         mixing; both, and for counts ``"mmd": 0``: a VAE. ``condition_code="covariates"`` computes
         codes from the condition table
-        (``"auto"``: where there is one), ``"index"`` learns one for each condition. With gates,
-        content latents that say less than ``min_information`` nats of a cell are switched off after
-        training.
+        (``"auto"``: where there is one), ``"index"`` learns one for each condition. Content latents
+        that say less than ``min_information`` nats of a cell are switched off after training; None:
+        0.03 with gates, and none where ``n_specific`` was given.
 
     Notes
     -----
@@ -166,13 +168,16 @@ class CGVAE(TransportMixin):
         )
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
-        if self.is_trained_ and self.module.latents.gates is not None:
-            self._switch_off_idle_content(datamodule)
+        least = self.options.min_information
+        if least is None and self.module.latents.gates is not None:
+            least = MIN_INFORMATION
+        if self.is_trained_ and least:
+            self._switch_off_idle_content(datamodule, least)
         super()._after_training(datamodule, guard)
 
     @torch.inference_mode()
-    def _switch_off_idle_content(self, datamodule: Any) -> None:
-        r"""Take latents out of use that say less than ``min_information`` nats of a cell.
+    def _switch_off_idle_content(self, datamodule: Any, least: float) -> None:
+        r"""Take latents out of use that say less than ``least`` nats of a cell.
 
         :math:`\frac12 \log(1 + \mathrm{Var}[\mu] / \mathbb E[\sigma^2])`, what a Gaussian channel
         passes on.
@@ -188,7 +193,7 @@ class CGVAE(TransportMixin):
                 break
         signal, noise = torch.cat(means).var(dim=0), torch.cat(variances).mean(dim=0)
         information = 0.5 * torch.log1p(signal / noise)
-        module.latents.switch_off(information, below=self.options.min_information)
+        module.latents.switch_off(information, below=least)
 
     def _plan_defaults(self) -> dict[str, Any]:
         lr = 5e-3 if self.image_shape is None else 1e-3

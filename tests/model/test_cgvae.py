@@ -281,6 +281,14 @@ def test_blocks_of_a_given_size_stay_as_they_are():
     assert model.get_latent_representation().shape == (300, 5)
 
 
+def test_idle_content_of_a_given_size_is_switched_off_on_request(idle):
+    adata = idle[0]
+    model = fit(
+        adata, epochs=20, n_latent=4, n_specific=1, weights={"sparsity": 0.0}, min_information=0.03
+    )
+    assert 1 <= model.get_latent_representation().shape[1] < 4
+
+
 @pytest.mark.parametrize("representation", ["specific", "full"])
 def test_no_code_needs_the_condition_of_a_cell(gated, representation):
     adata, model = gated
