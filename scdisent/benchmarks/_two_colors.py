@@ -272,8 +272,8 @@ Is what is written kept when the colours change, and are pairs of colours hit th
 training? Made by `scdisent bench two_colors`, {environment}
 
 `datasets.two_color_digits(side=16)`: three inks on three papers, two pairs without training images.
-Test images in red on black are translated to four other pairs; {n} seeds, mean ± standard deviation of
-the mean of two pairs. A convolutional judge, trained on all nine pairs, tells digit, ink and paper.
+Test images in red on black are translated to four other pairs; {n} seeds, mean ± standard deviation
+of the mean of two pairs. A convolutional judge, trained on all nine pairs, tells digit, ink, paper.
 Digit kept: its accuracy on translated images over that on the images. R2: share of the variance of
 the true images in those colours (of pixels; the mean image has 0) that is explained. DIPD and FID
 are "small": in the judge's own features, to be compared within this page only. New images are
