@@ -104,7 +104,8 @@ def evaluate_response(
         Source cells: the observed reference cells that changes are measured from, for everyone.
     baselines
         Cells by name, or a trained :class:`scdisent.ShiftModel`, whose recipes are then asked for
-        the same cells. None: no change.
+        the same cells. Arrays ``(n_cells, n_genes)`` are taken as log-normalised expression of the
+        predicted genes. None: no change.
     layer
         Layer of ``observed`` and ``control`` that ``predicted.X`` is comparable with; None: ``X``.
     is_counts
@@ -159,7 +160,7 @@ def _methods(
     control: AnnData,
     layer: str | None,
     seed: int,
-) -> Iterator[tuple[str, str, AnnData]]:
+) -> Iterator[tuple[str, str, AnnData | Floats]]:
     """Kind, name and cells of everything that is scored."""
     for name, cells in predicted.items():
         yield "prediction", name, cells
@@ -176,8 +177,12 @@ def _methods(
             yield "baseline", name, cells
 
 
-def _values(adata: AnnData, layer: str | None, *, genes: pd.Index, is_counts: bool) -> Floats:
+def _values(
+    adata: AnnData | Floats, layer: str | None, *, genes: pd.Index, is_counts: bool
+) -> Floats:
     """Dense expression of the genes that were predicted, ``(n_cells, n_genes)``."""
+    if isinstance(adata, np.ndarray):
+        return adata
     missing = genes.difference(adata.var_names)
     if len(missing):
         msg = f"{len(missing):,} predicted genes are missing, such as {missing[0]!r}."

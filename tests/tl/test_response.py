@@ -115,6 +115,13 @@ def test_layers_and_values_that_are_no_counts(world):
     pd.testing.assert_frame_equal(wide(found), expected)
 
 
+def test_arrays_are_taken_as_expression(world):
+    observed, control, _ = world
+    shifted = {"cells": control, "array": log_normalise(control.X).toarray()}
+    found = wide(scdisent.tl.evaluate_response(observed, control, control, baselines=shifted))
+    np.testing.assert_allclose(found.loc["cells"], found.loc["array"])
+
+
 def test_what_cannot_be_compared_is_refused(world):
     observed, control, _ = world
     with pytest.raises(InputDataError, match="predicted genes are missing"):
