@@ -281,7 +281,12 @@ def condition_weights(
         found = _dose_weights(condition, known, table)
         if found or recipe == "dose":
             return found
-    return _feature_weights(condition, known, table, control, recipe, n_neighbors)
+    try:
+        return _feature_weights(condition, known, table, control, recipe, n_neighbors)
+    except OptionError:  # nothing but a category that no condition of training has
+        if recipe != "auto":
+            raise
+        return dict.fromkeys(known, 1 / len(known))
 
 
 def _dose_weights(condition: str, known: Sequence[str], table: ConditionTable) -> dict[str, float]:

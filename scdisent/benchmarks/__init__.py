@@ -10,6 +10,7 @@ from scdisent.benchmarks._identifiability import identifiability
 from scdisent.benchmarks._interferon import interferon
 from scdisent.benchmarks._invariance import invariance
 from scdisent.benchmarks._kang_cg import kang_cg
+from scdisent.benchmarks._response import response
 from scdisent.benchmarks._score_speed import score_speed
 from scdisent.benchmarks._separation import separation
 from scdisent.benchmarks._speed import speed
@@ -21,6 +22,7 @@ SUITES: dict[str, Callable[..., pd.DataFrame]] = {
     "interferon": interferon,
     "invariance": invariance,
     "kang_cg": kang_cg,
+    "response": response,
     "score_speed": score_speed,
     "separation": separation,
     "toy": toy,
@@ -40,6 +42,7 @@ __all__ = [
     "interferon",
     "invariance",
     "kang_cg",
+    "response",
     "run",
     "score_speed",
     "separation",

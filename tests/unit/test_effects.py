@@ -196,3 +196,11 @@ def test_the_nearest_by_embedding_share_the_weight(embedded):
     v = weights("gene_0", list(embedded.frame.index[1:]), table=embedded, recipe="nearest")
     assert len(v) == 5
     assert set(v.values()) == {0.2}
+
+
+def test_a_category_of_its_own_tells_nothing():
+    frame = pd.DataFrame({"gene": ["a", "b", "c"]}, index=["a", "b", "c"])
+    table = ConditionTable(frame)
+    assert weights("c", ["a", "b"], table=table) == {"a": 0.5, "b": 0.5}
+    with pytest.raises(OptionError, match="no condition of training has"):
+        weights("c", ["a", "b"], table=table, recipe="ridge")

@@ -1,0 +1,298 @@
+"""Responses that were not seen: models beside arithmetic and the ceiling, by question."""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scdisent import metrics as sm
+from scdisent import tl
+from scdisent.benchmarks._grid import Row, Task, run_grid
+from scdisent.benchmarks._report import environment
+from scdisent.benchmarks._unseen import WORLDS, World
+from scdisent.effects import GROUP_WEIGHTS, log_normalise, predicted_effect
+from scdisent.model import BFVAE, CGVAE, DISCoVeR, ShiftModel, setup_anndata
+from scdisent.splits import Question, Split
+
+SEEDS = (0, 1, 2)
+COUNTED = ("ridge", "weighted")
+"""Recipes whose counts are shown beside the plain shift."""
+ANCHOR, ANCHOR_WEIGHT = "weighted", 0.5
+N_SMALLEST = 3
+"""Conditions of a split from which on it is asked whether they are told apart."""
+COLUMNS = {
+    "pearson_delta_top": "r, top 100",
+    "pearson_delta": "r, all",
+    "r2_delta_weighted": "R2, weighted",
+    "energy_distance": "E-distance",
+    "mmd": "MMD",
+    "r2_variance_top": "R2 of variance",
+    "de_overlap": "DE overlap",
+    "de_pr_auc": "DE PR-AUC",
+    "direction_match": "direction",
+    "discrimination_rank": "rank",
+    "seconds": "fit, CPU s",
+}
+Predictions = dict[str, AnnData | NDArray[np.floating]]
+
+
+class Fitted:
+    """A method on the training cells of one split: predictions by name for each question."""
+
+    def __init__(self, name: str, train: AnnData, world: World, *, seed: int) -> None:
+        self.name, self.seed = name, seed
+        setup_anndata(train, condition_table=world.table(train), **world.setup)
+        start = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.model = MODELS[name](train, seed)
+        self.seconds = time.process_time() - start
+
+    def predictions(self, source: AnnData, question: Question) -> Predictions:
+        """What the method says, in all its variants."""
+        predict = partial(self.model.predict, source, condition=question.condition, seed=self.seed)
+        if self.name == SHIFT:
+            found: Predictions = {
+                f"{r}, counts": predict(transfer=r) for r in ("ridge", "weighted")
+            }
+            for recipe in GROUP_WEIGHTS:
+                found[recipe] = self._shifted(source, question, recipe)
+            return found
+        anchored = predict(anchor=ANCHOR, anchor_weight=ANCHOR_WEIGHT)
+        return {self.name: predict(), f"{self.name}, anchored": anchored}
+
+    def _shifted(self, source: AnnData, question: Question, recipe: str) -> NDArray[np.floating]:
+        """The textbook baseline: logarithms plus the effect, not below zero."""
+        cells = np.asarray(log_normalise(source.X).todense())
+        key = self.model.registry_["setup_args"].get("labels_key")
+        group = "all cells" if key is None else None
+        moved = np.empty_like(cells)
+        types = np.full(len(cells), group) if group else source.obs[key].astype(str).to_numpy()
+        for name in np.unique(types):
+            own = types == name
+            effect = predicted_effect(
+                self.model.effects_,
+                question.condition,
+                group=name,
+                recipe=recipe,
+                conditions=self.model.condition_table,
+                profile=cells[own].mean(axis=0),
+            )
+            moved[own] = cells[own] + effect
+        return moved.clip(0)
+
+
+SHIFT = "shift"
+
+
+def _shift(train: AnnData, seed: int) -> ShiftModel:
+    model = ShiftModel(train)
+    model.train()
+    return model
+
+
+def _discover(train: AnnData, seed: int) -> DISCoVeR:
+    model = DISCoVeR(train, seed=seed)
+    model.train(seed=seed, enable_progress_bar=False)
+    return model
+
+
+def _cgvae(train: AnnData, seed: int) -> CGVAE:
+    model = CGVAE(train, n_latent=20, seed=seed)
+    model.train(seed=seed, enable_progress_bar=False)
+    return model
+
+
+class LatentArithmetic:
+    """scGen's recipe with a plain VAE of this package: codes plus the difference of means.
+
+    Source: Lotfollahi et al. 2019: the difference of the conditions' mean codes, every cell type
+    counting the same; decoded at the library of each cell.
+    """
+
+    def __init__(self, train: AnnData, *, seed: int) -> None:
+        self.vae = BFVAE(train, preset="vae", n_latent=50, seed=seed)
+        self.vae.train(seed=seed, enable_progress_bar=False)
+        arguments = self.vae.registry_["setup_args"]
+        self.control = arguments["control"]
+        codes = pd.DataFrame(self.vae.get_latent_representation())
+        keys = [train.obs[arguments["condition_key"]].astype(str).to_numpy()]
+        if arguments.get("labels_key"):
+            keys.append(train.obs[arguments["labels_key"]].astype(str).to_numpy())
+        self.means = codes.groupby(keys).mean()
+
+    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
+        """Decoded cells, as scGen gives them: expectations without the noise of counting."""
+        here, there = (self.means.loc[name] for name in (self.control, condition))
+        shift = there - here if isinstance(here, pd.Series) else (there - here).dropna().mean()
+        codes = self.vae.get_latent_representation(source) + shift.to_numpy(np.float32)
+        library = np.asarray(source.X.sum(axis=1))
+        return AnnData(self.vae.decode(codes) * library, var=source.var)
+
+
+MODELS: dict[str, Callable[[AnnData, int], Any]] = {
+    SHIFT: _shift,
+    "DISCoVeR": _discover,
+    "CG-VAE": _cgvae,
+    "latent arithmetic": lambda train, seed: LatentArithmetic(train, seed=seed),
+}
+
+
+def run_task(task: Task) -> list[Row]:
+    """Fit one method to one split and put all its questions."""
+    world_name, split_name, method, seed = task
+    world = WORLDS[world_name]
+    adata = world.load(seed)
+    (split,) = (s for s in world.split(adata) if s.name == split_name)
+    fitted = Fitted(method, _training_cells(adata, split, world), world, seed=seed)
+    rows: list[Row] = []
+    means: dict[str, list[NDArray[np.floating]]] = {}
+    for question in split.questions:
+        observed, source = (adata[m].copy() for m in (question.target, question.source))
+        found = fitted.predictions(source, question)
+        table = tl.evaluate_response(observed, _counts(found), source, baselines=_arrays(found))
+        if method != SHIFT:  # baselines and ceiling are in the rows of the shift
+            table = table[table["kind"] == "prediction"]
+        values = table.pivot(index=["kind", "method"], columns="metric", values="value")
+        shared = {"world": world_name, "split": split_name, "group": question.group}
+        shared |= {"condition": question.condition, "seed": seed, "seconds": fitted.seconds}
+        rows += [
+            {**shared, "kind": kind, "method": name, **row}
+            for (kind, name), row in values.to_dict("index").items()
+        ]
+        for name, cells in {**found, TRUTH: observed}.items():
+            means.setdefault(name, []).append(_mean(cells))
+    return rows + _ranks(means, rows[0])
+
+
+TRUTH = "truth"
+
+
+def _training_cells(adata: AnnData, split: Split, world: World) -> AnnData:
+    train = adata[split.train].copy()
+    key = world.setup["condition_key"]
+    train.obs[key] = train.obs[key].astype("category").cat.remove_unused_categories()
+    return train
+
+
+def _counts(found: Predictions) -> dict[str, AnnData]:
+    return {name: cells for name, cells in found.items() if isinstance(cells, AnnData)}
+
+
+def _arrays(found: Predictions) -> dict[str, NDArray[np.floating]]:
+    return {name: cells for name, cells in found.items() if not isinstance(cells, AnnData)}
+
+
+def _mean(cells: AnnData | NDArray[np.floating]) -> NDArray[np.floating]:
+    values = log_normalise(cells.X) if isinstance(cells, AnnData) else cells
+    return np.asarray(values.mean(axis=0)).ravel()
+
+
+def _ranks(means: dict[str, list[NDArray[np.floating]]], like: Row) -> list[Row]:
+    """Whether the conditions of a split are told apart; a row a method."""
+    truth = np.array(means.pop(TRUTH))
+    if len(truth) < N_SMALLEST:
+        return []
+    shared = {name: like[name] for name in ("world", "split", "seed")}
+    return [
+        {
+            **shared,
+            "method": name,
+            "kind": "ranks",
+            "discrimination_rank": sm.discrimination_rank(truth, np.array(found)),
+            "centroid_accuracy": sm.centroid_accuracy(truth, np.array(found)),
+        }
+        for name, found in means.items()
+    ]
+
+
+def methods_of(world: World) -> list[str]:
+    """Methods that can answer its questions."""
+    return [SHIFT, "CG-VAE"] if world.unseen_conditions else [SHIFT, *NETWORKS]
+
+
+NETWORKS = ("DISCoVeR", "CG-VAE", "latent arithmetic")
+
+
+def tasks(worlds: Sequence[str] = tuple(WORLDS), seeds: Sequence[int] = SEEDS) -> list[Task]:
+    """Every split of every world with every method that can answer; the shift first."""
+    found: list[Task] = []
+    for name in worlds:
+        world = WORLDS[name]
+        names = [split.name for split in world.split(world.load(seeds[0]))]
+        found += [
+            (name, split, method, seed)
+            for method in methods_of(world)
+            for seed in seeds
+            for split in names
+        ]
+    return found
+
+
+def response(
+    out: str | Path,
+    *,
+    worlds: Sequence[str] = tuple(WORLDS),
+    seeds: Sequence[int] = SEEDS,
+    n_processes: int = 2,
+) -> pd.DataFrame:
+    """Run what is not in ``out/response.csv`` yet, then write ``response.md``."""
+    out = Path(out)
+    table = run_grid(out / "response.csv", tasks(worlds, seeds), run_task, n_processes=n_processes)
+    (out / "response.md").write_text(_page(table, environment(n_processes)))
+    return table
+
+
+def _page(table: pd.DataFrame, where: str) -> str:
+    parts = [HEAD.format(environment=where)]
+    for name, world in WORLDS.items():
+        own = table[table["world"] == name]
+        if len(own):
+            parts.append(f"## {world.about}\n\n{_table(own)}\n")
+    return "\n".join(parts)
+
+
+def _table(rows: pd.DataFrame) -> str:
+    """Means over questions and seeds, and in how many questions a method is ahead of the best."""
+    scored = rows[rows["kind"] != "ranks"]
+    ranks = rows[rows["kind"] == "ranks"].groupby("method")[["discrimination_rank"]].mean()
+    means = scored.groupby("method", sort=False).mean(numeric_only=True)
+    means = means.drop(columns="discrimination_rank", errors="ignore").join(ranks)
+    columns = {key: title for key, title in COLUMNS.items() if key in means}
+    order = scored.groupby("method", sort=False)["kind"].first()
+    lines = ["| method | " + " | ".join(columns.values()) + " |"]
+    lines.append("| --- |" + " ---: |" * len(columns))
+    for kind in ("ceiling", "prediction", "baseline"):
+        for name in order.index[order == kind]:
+            cells = ["" if np.isnan(v) else f"{v:.3f}" for v in means.loc[name, list(columns)]]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    n_questions = len(scored.groupby(["split", "group", "condition"], dropna=False))
+    lines.append(f"\n{n_questions} questions, seeds {sorted(rows['seed'].unique().tolist())}.")
+    return "\n".join(lines)
+
+
+HEAD = """# Unseen responses
+
+What would a condition do to cells that were not seen under it? Made by `scdisent bench response`,
+{environment}
+
+Each row is a mean over questions (a hidden group under a hidden condition) and seeds. All are held
+against the same observed control cells; genes are judged by the observed cells alone. r: Pearson
+correlation of the predicted with the observed change of the mean log-normalised expression, over
+all genes and over the 100 of largest Welch t; R2, weighted: explained share of that change, genes
+weighted by squared t; E-distance and MMD in 30 principal components of the real cells; R2 of
+variance over the 100 genes; DE: genes that respond; rank: whether the conditions of a split are
+told apart (0.5 is chance). The ceiling is one half of the observed cells against the other half.
+
+`ridge`, `weighted`, `nearest`, `mean` shift the logarithm of each cell by the effect in closed
+form; "counts" thins or adds counts until the mean is reached (`ShiftModel`). "Anchored": the mean
+of the network's prediction is brought half way to that of the weighted shift.
+
+"""
