@@ -17,6 +17,9 @@ from scdisent._errors import InputDataError, OptionError
 from scdisent.metrics._checks import Floats
 from scdisent.metrics._response import _cells, mean_and_variance, top_genes, welch_t
 
+LARGEST_T = 1e6
+"""Stands for the infinite t of a gene that differs without any spread."""
+
 
 def de_weights(observed: Any, control: Any) -> Floats:
     r"""Weights of genes by how surely they respond, ``(n_genes,)``, summing to one.
@@ -261,4 +264,4 @@ def _t(cells: Any, control: Any) -> Floats:
     cells, control = _cells(cells, control, at_least=2)
     (mean, variance), (mean_0, variance_0) = mean_and_variance(cells), mean_and_variance(control)
     error = variance / cells.shape[0] + variance_0 / control.shape[0]
-    return welch_t(mean - mean_0, error=error)
+    return welch_t(mean - mean_0, error=error).clip(-LARGEST_T, LARGEST_T)

@@ -134,3 +134,12 @@ def test_scores_are_the_same_for_sparse_cells_and_any_order_of_cells_and_genes(s
     assert score(*mixed) == pytest.approx(expected)
     with pytest.raises(InputDataError, match="same genes"):
         score(dense[0], dense[1][:, :4], dense[2])
+
+
+def test_a_gene_that_differs_without_spread_is_sure_but_finite(cells):
+    observed, predicted, control = (x.copy() for x in cells)
+    for x, value in ((observed, 1), (predicted, 2), (control, 0)):
+        x[:, 5] = value
+    for score in (sm.weighted_mse, sm.r2_delta, sm.de_overlap, sm.direction_match, sm.de_pr_auc):
+        assert np.isfinite(score(observed, predicted, control))
+    assert sm.de_weights(observed, control).argmax() == 5
