@@ -27,6 +27,7 @@ COUNTED = ("ridge", "weighted")
 ANCHOR, ANCHOR_WEIGHT = "weighted", 0.5
 N_SMALLEST = 3
 """Conditions of a split from which on it is asked whether they are told apart."""
+RANK = "discrimination_rank"
 COLUMNS = {
     "pearson_delta_top": "r, top 100",
     "pearson_delta": "r, all",
@@ -37,7 +38,7 @@ COLUMNS = {
     "de_overlap": "DE overlap",
     "de_pr_auc": "DE PR-AUC",
     "direction_match": "direction",
-    "discrimination_rank": "rank",
+    RANK: "rank",
     "seconds": "fit, CPU s",
 }
 Predictions = dict[str, AnnData | NDArray[np.floating]]
@@ -206,7 +207,7 @@ def _ranks(means: dict[str, list[NDArray[np.floating]]], like: Row) -> list[Row]
             **shared,
             "method": name,
             "kind": "ranks",
-            "discrimination_rank": sm.discrimination_rank(truth, np.array(found)),
+            RANK: sm.discrimination_rank(truth, np.array(found)),
             "centroid_accuracy": sm.centroid_accuracy(truth, np.array(found)),
         }
         for name, found in means.items()
@@ -262,9 +263,10 @@ def _page(table: pd.DataFrame, where: str) -> str:
 def _table(rows: pd.DataFrame) -> str:
     """Means over questions and seeds, and in how many questions a method is ahead of the best."""
     scored = rows[rows["kind"] != "ranks"]
-    ranks = rows[rows["kind"] == "ranks"].groupby("method")[["discrimination_rank"]].mean()
     means = scored.groupby("method", sort=False).mean(numeric_only=True)
-    means = means.drop(columns="discrimination_rank", errors="ignore").join(ranks)
+    if RANK in rows:
+        ranks = rows[rows["kind"] == "ranks"].groupby("method")[RANK].mean()
+        means[RANK] = ranks.reindex(means.index)
     columns = {key: title for key, title in COLUMNS.items() if key in means}
     order = scored.groupby("method", sort=False)["kind"].first()
     lines = ["| method | " + " | ".join(columns.values()) + " |"]

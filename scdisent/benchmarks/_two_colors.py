@@ -28,7 +28,7 @@ SEEN = ("yellow on violet", "green on black")
 SOURCE = "red on black"
 SIDE, PIXEL_SD = 16, 0.03
 """Pixels of a side, and how far an image may be from the decoded one."""
-N_EPOCHS = {"vae": 50, "gan": 60}
+N_EPOCHS = {"vae": 100, "gan": 60}
 BATCH_SIZE = 64
 N_HIDDEN, N_CONTENT, N_STYLE = 128, 16, 6
 """Six colour values change."""

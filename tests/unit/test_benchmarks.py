@@ -1,0 +1,77 @@
+"""The machinery of the benchmarks: rows go on where they stopped, questions are put to all."""
+
+import importlib
+
+import pandas as pd
+import pytest
+
+from scdisent.benchmarks import _response as response
+from scdisent.benchmarks._grid import run_grid
+from scdisent.benchmarks._unseen import WORLDS, World
+from scdisent.datasets import simulate_conditions
+
+WORK = """
+def square(task):
+    return [{"number": task[0], "square": task[0] ** 2}]
+
+def fail_at_three(task):
+    assert task[0] != 3, "killed"
+    return square(task)
+"""
+
+
+def test_a_killed_grid_goes_on_to_the_same_table(tmp_path, monkeypatch):
+    (tmp_path / "grid_work.py").write_text(WORK)  # other processes have to find it
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("grid_work")
+    tasks = [(i,) for i in range(5)]
+    whole = run_grid(tmp_path / "whole.csv", tasks, work.square, n_processes=1)
+    with pytest.raises(AssertionError, match="killed"):
+        run_grid(tmp_path / "part.csv", tasks, work.fail_at_three, n_processes=1)
+    assert pd.read_csv(tmp_path / "part.csv")["number"].tolist() == [0, 1, 2]
+    run_grid(tmp_path / "part.csv", tasks, work.square, n_processes=1)
+    first, second = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("whole", "part"))
+    pd.testing.assert_frame_equal(first, second)
+    assert whole["square"].tolist() == [0, 1, 4, 9, 16]
+
+
+SMALL = {"n_cells": 600, "n_genes": 40, "n_types": 3, "shared_effect_genes": 12}
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    """Two treatments and their pair, of which the pair is hidden."""
+    real = WORLDS["simulated pairs"]
+    options = {**SMALL, "conditions": ("control", "a", "b"), "combinations": True}
+    world = World(
+        lambda seed: simulate_conditions(**options, seed=seed),
+        real.split,
+        real.setup,
+        "small",
+        unseen_conditions=True,
+        table=real.table,
+    )
+    monkeypatch.setitem(WORLDS, "small", world)
+    return world
+
+
+def test_every_method_is_asked_the_same_questions_beside_its_baselines(small_world):
+    tasks = response.tasks(("small",), seeds=(0,))
+    assert tasks == [("small", "a+b", "shift", 0), ("small", "a+b", "CG-VAE", 0)]
+    table = pd.DataFrame(response.run_task(tasks[0])).set_index("method")
+    assert {"ridge, counts", "ridge", "mean", "no change"} < set(table.index)
+    assert table.loc["ridge", "r2_delta_weighted"] > 0.5
+    assert abs(table.loc["no change", "pearson_delta"]) < 1e-9
+    page = response._page(table.reset_index().assign(world="simulated pairs"), "here")
+    assert "1 questions, seeds [0]" in page
+
+
+def test_splits_of_the_simulated_worlds_hide_what_they_say():
+    for name in ("simulated doses", "simulated pairs"):
+        adata = WORLDS[name].load(0)
+        key = WORLDS[name].setup["condition_key"]
+        for split in WORLDS[name].split(adata):
+            hidden = {question.condition for question in split.questions}
+            assert not hidden & set(adata.obs[key][split.train])
+            train = response._training_cells(adata, split, WORLDS[name])
+            assert not hidden & set(train.obs[key].cat.categories)
