@@ -109,7 +109,8 @@ def cg_vae(world: World, seed: int) -> Translator:
     """CG-VAE; the discrepancy keeps colours out of the content; settings found on seeds 10, 11."""
     from scdisent.model import CGVAE
 
-    options: dict[str, Any] = {"sparsity_method": "fd", "weights": {"mmd": 3000.0}, "min_information": 0.03}
+    options: dict[str, Any] = {"sparsity_method": "fd", "min_information": 0.03}
+    options["weights"] = {"mmd": 3000.0}
     return _cg(CGVAE, world, seed, n_epochs=N_EPOCHS["vae"], plan={"lr": 2e-3}, **options)
 
 
@@ -117,7 +118,8 @@ def cg_gan(world: World, seed: int) -> Translator:
     """CG-GAN without the sparsity term, under which digits were lost; found on seed 10."""
     from scdisent.model import CGGAN
 
-    options: dict[str, Any] = {"n_hidden": 2 * N_HIDDEN, "weights": {"sparsity": 0.0}, "n_refine": 50}
+    options: dict[str, Any] = {"n_hidden": 2 * N_HIDDEN, "n_refine": 50}
+    options["weights"] = {"sparsity": 0.0}
     training: dict[str, Any] = {"n_epochs": N_EPOCHS["gan"], "batch_size": BATCH_SIZE // 2}
     return _cg(CGGAN, world, seed, plan={"lr": 5e-4, "betas": (0.0, 0.99)}, **training, **options)
 
