@@ -164,12 +164,64 @@ GROUP_WEIGHTS: Mapping[str, Callable[[Floats, Floats], Floats]] = MappingProxyTy
 """Recipes over groups: profiles ``(n_groups, n_genes)`` and the target's -> weights."""
 
 
+AUTO = "auto"
+"""The recipe of :data:`GROUP_WEIGHTS` that would have predicted the groups of training best."""
+FEWEST_GROUPS = 3
+"""That recipes can be compared on."""
+
+
+def left_out_errors(
+    table: EffectTable, condition: str, *, reference: str | None = None
+) -> dict[str, float]:
+    """Squared error of each recipe, averaged over genes and over groups left out in turn.
+
+    Parameters
+    ----------
+    table
+        Of training.
+    condition
+        One that some groups were seen under.
+    reference
+        What effects start from; None: the control.
+
+    Returns
+    -------
+    By recipe; NaN with fewer than :data:`FEWEST_GROUPS` groups seen under both conditions.
+    """
+    reference = reference or table.control
+    effects, profiles = table.effects(condition, reference), table.profiles(reference)
+    known = np.flatnonzero(np.isfinite(effects[:, 0]))
+    if len(known) < FEWEST_GROUPS:
+        return dict.fromkeys(GROUP_WEIGHTS, float("nan"))
+    errors = {}
+    for name, weigh in GROUP_WEIGHTS.items():
+        gaps = []
+        for own in known:
+            others = known[known != own]
+            said = weigh(profiles[others], profiles[own]) @ effects[others]
+            gaps.append(np.square(said - effects[own]).mean())
+        errors[name] = float(np.mean(gaps))
+    return errors
+
+
+def chosen_recipe(
+    table: EffectTable, condition: str, *, recipe: str, reference: str | None = None
+) -> str:
+    """The recipe named, or for ``"auto"`` the one of the smallest :func:`left_out_errors`."""
+    one_of(recipe, (*GROUP_WEIGHTS, AUTO), "recipe")
+    if recipe != AUTO:
+        return recipe
+    errors = left_out_errors(table, condition, reference=reference)
+    names = [name for name in errors if np.isfinite(errors[name])]
+    return min(names, key=errors.__getitem__) if names else "weighted"
+
+
 def group_effect(
     table: EffectTable,
     condition: str,
     *,
     group: str,
-    recipe: str = "ridge",
+    recipe: str = AUTO,
     reference: str | None = None,
     profile: Floats | None = None,
 ) -> Floats:
@@ -184,7 +236,7 @@ def group_effect(
     group
         Seen under it: its own effect, unless the recipe is ``"mean"``. Others get a weighted sum.
     recipe
-        Key of :data:`GROUP_WEIGHTS`.
+        Key of :data:`GROUP_WEIGHTS`, or ``"auto"``; see :func:`chosen_recipe`.
     reference
         What the effect starts from; None: the control.
     profile
@@ -195,8 +247,8 @@ def group_effect(
     InputDataError
         If no group was seen under both conditions, or the group's profile is not known.
     """
-    weigh = GROUP_WEIGHTS[one_of(recipe, GROUP_WEIGHTS, "recipe")]
     reference = reference or table.control
+    recipe = chosen_recipe(table, condition, recipe=recipe, reference=reference)
     effects, profiles = table.effects(condition, reference), table.profiles(reference)
     known: NDArray[np.bool_] = np.isfinite(effects[:, 0])
     if not known.any():
@@ -210,7 +262,7 @@ def group_effect(
     if profile is None or np.isnan(profile).any():
         msg = f"group {group!r} was not in training under {reference!r}: give its profile."
         raise InputDataError(msg)
-    weights = weigh(profiles[known], np.asarray(profile, dtype=np.float64))
+    weights = GROUP_WEIGHTS[recipe](profiles[known], np.asarray(profile, dtype=np.float64))
     return weights @ effects[known]
 
 

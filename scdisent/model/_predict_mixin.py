@@ -95,8 +95,9 @@ class PredictMixin(EffectMixin):
         n_neighbors
             Of the local recipes.
         anchor
-            Recipe of :mod:`scdisent.effects` ("ridge", "weighted", "nearest", "mean") whose mean
-            the prediction is brought to, cell type by cell type; None: what the decoder says.
+            Recipe of :mod:`scdisent.effects` ("ridge", "weighted", "nearest", "mean", or "auto":
+            the best of them on cell types of training left out in turn) whose mean the prediction
+            is brought to, cell type by cell type; None: what the decoder says.
         anchor_weight
             Share of the closed form in that mean; 0 leaves the decoder's.
         n_samples

@@ -169,7 +169,7 @@ def _methods(
     if hasattr(baselines, "transfers"):
         condition = next(iter(predicted.values())).uns["scdisent"]["prediction"]["condition"]
         for recipe in baselines.transfers:
-            if recipe != "identity":
+            if recipe not in ("auto", "identity"):
                 cells = baselines.predict(control, condition=condition, transfer=recipe, seed=seed)
                 yield "baseline", recipe, cells
     else:

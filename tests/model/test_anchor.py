@@ -26,7 +26,7 @@ def goal_of(model, source):
     goal = 0
     for group, cells in source.obs.groupby("cell_type", observed=True):
         own = source[cells.index]
-        effect = ef.group_effect(model.effects_, "stimulated", group=str(group))
+        effect = ef.group_effect(model.effects_, "stimulated", group=str(group), recipe="ridge")
         goal = goal + own.n_obs / source.n_obs * np.maximum(mean_of(own) + effect, 0)
     return goal
 
@@ -78,14 +78,14 @@ def test_the_residual_of_real_values_stays(kit):
     types = source.obs["cell_type"].astype(str)
     for group in types.unique():
         own = (types == group).to_numpy()
-        effect = ef.group_effect(model.effects_, "stimulated", group=group)
+        effect = ef.group_effect(model.effects_, "stimulated", group=group, recipe="ridge")
         moved = found[own].mean(axis=0) - source.X[own].mean(axis=0)
         np.testing.assert_allclose(moved, effect, atol=1e-4)
 
 
 def test_misuse_is_refused(model):
     source = source_of(model)
-    with pytest.raises(OptionError, match="'ridge', 'weighted', 'nearest', 'mean'"):
+    with pytest.raises(OptionError, match="'ridge', 'weighted', 'nearest', 'mean', 'auto'"):
         model.predict(source, condition="stimulated", anchor="best")
     with pytest.raises(OptionError, match="between 0 and 1"):
         model.predict(source, condition="stimulated", anchor="ridge", anchor_weight=2)

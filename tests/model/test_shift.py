@@ -163,7 +163,7 @@ def test_misuse_is_refused(held_out):
         fresh.train(10, batch_size=3)
     with pytest.raises(OptionError, match="takes transfer="):
         model.predict(source, condition="stimulated", anchor="ridge")
-    with pytest.raises(OptionError, match="'ridge', 'weighted'"):
+    with pytest.raises(OptionError, match="'auto', 'ridge', 'weighted'"):
         model.predict(source, condition="stimulated", transfer="swap")
     with pytest.raises(OptionError, match="'nb', 'poisson', 'normal'"):
         scdisent.ShiftModel(adata, likelihood="bernoulli")

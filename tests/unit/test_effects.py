@@ -107,6 +107,23 @@ def test_a_seen_effect_is_taken_as_it_is_and_the_mean_is_the_mean(world):
     np.testing.assert_allclose(found, world[1].mean(axis=0))
 
 
+def test_auto_is_the_recipe_that_predicts_the_seen_groups_best(world, rng):
+    profiles, effects = world
+    linear = table_of(profiles, effects)
+    errors = ef.left_out_errors(linear, "drug")
+    by_hand = []
+    for i in range(6):
+        others = np.delete(np.arange(6), i)
+        by_hand.append(np.square(effects[others].mean(axis=0) - effects[i]).mean())
+    assert errors["mean"] == pytest.approx(np.mean(by_hand))
+    assert ef.chosen_recipe(linear, "drug", recipe="auto") == "ridge"
+    alike = table_of(profiles, np.tile(effects[0], (6, 1)) + rng.standard_normal((6, N_GENES)))
+    assert ef.chosen_recipe(alike, "drug", recipe="auto") == "mean"
+    few = table_of(profiles, effects, hidden=range(4))
+    assert np.isnan(ef.left_out_errors(few, "drug")["ridge"])
+    assert ef.chosen_recipe(few, "drug", recipe="auto") == "weighted"
+
+
 def test_effects_back_to_the_control_are_the_negative_ones(world):
     table = table_of(*world)
     found = ef.group_effect(table, "control", group="g3", reference="drug")
