@@ -230,7 +230,7 @@ def _draw(folder: Path, path: Path) -> None:
 
     source = World.of_seed(SEEDS[0]).test
     source = source[source.obs["condition"] == SOURCE][:N_SHOWN]
-    figure = Figure(figsize=(11, 9), layout="constrained")
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
     for ax, target in zip(figure.subplots(2, 2).ravel(), HELD_OUT + SEEN, strict=True):
         rows = {"image": np.asarray(source.X), "truth": recolored_digits(source, target)}
         for method in METHODS:

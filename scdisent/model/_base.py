@@ -389,7 +389,9 @@ class DisentModel(BaseModelClass):
     def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model to a folder: weights as safetensors, everything else as JSON.
 
-        The data are not saved. A manifest holds the hash of every file.
+        The data are not saved, but codes of up to 1,000 training cells a condition and the mean
+        expression of each cell type, which predictions need. A manifest holds the hash of every
+        file.
 
         Parameters
         ----------

@@ -297,7 +297,8 @@ def test_the_files_are_plain(nb_model, folder):
     assert described["versions"].keys() == {"scdisent", "scvi-tools", "torch"}
     tensors = load_file(folder / files.WEIGHTS)
     weights = {f"module.{name}" for name in nb_model.module.state_dict()}
-    assert set(tensors) == weights | {"extra.z", "extra.w", "extra.condition", "extra.library"}
+    kept = {"z", "w", "condition", "library", "effects_means", "effects_n_cells"}
+    assert set(tensors) == weights | {f"extra.{name}" for name in kept}
     n_cells = nb_model.adata.n_obs
     assert not any(t.shape == (n_cells, nb_model.adata.n_vars) for t in tensors.values())
     umask = os.umask(0)
