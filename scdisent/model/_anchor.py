@@ -22,7 +22,7 @@ N_CALIBRATION = 1_000
 """Source cells of a group that the offset is found on."""
 N_STEPS, N_AVERAGED = 12, 5
 GAIN = 0.6
-"""Of a step: where a gene fills zeros, log means rise up to three times as fast as its logit."""
+"""Of the first steps: where a gene fills zeros, log means rise faster than its logit."""
 LARGEST_OFFSET = 12.0
 FLOOR = 2e-3
 """Counts per 10,000 that :data:`N_CALIBRATION` cells cannot tell from none."""
@@ -122,6 +122,14 @@ def predicted_mean(
     return total / (n_cells * n_draws)
 
 
+def own_mean(module: Any, head: Any, statements: Sequence[Statement], *, seed: int) -> Tensor:
+    """Mean expression that the decoder predicts by itself, over the draws of the last steps."""
+    none = torch.zeros_like(statements[0].after[0, : statements[0].cells.x.shape[1]])
+    draws = range(seed + N_STEPS - N_AVERAGED, seed + N_STEPS)
+    means = [predicted_mean(module, head, statements, none, seed=draw) for draw in draws]
+    return torch.stack(means).mean(dim=0)
+
+
 def calibrated_offset(
     module: Any, head: Any, statements: Sequence[Statement], target: Tensor, *, seed: int
 ) -> Tensor:
@@ -131,19 +139,22 @@ def calibrated_offset(
 
     .. math:: c_g \leftarrow c_g + a \log\frac{e^{t_g} - 1}{e^{m_g(c)} - 1}
 
-    with the target t and the mean m(c) of log-normalised draws, averaged over the last
-    :data:`N_AVERAGED` of :data:`N_STEPS` because draws are random. What would change all genes by
-    the same factor is lost, because the library stays. For real values :math:`c = t - m(0)`.
-    Returns ``(n_genes,)``.
+    with the target t and the mean m(c) of log-normalised draws; a is halved where a gene has
+    overshot. Averaged over the last :data:`N_AVERAGED` of :data:`N_STEPS` because draws are random.
+    What would change all genes by the same factor is lost, because the library stays. For real
+    values :math:`c = t - m(0)`. Returns ``(n_genes,)``.
     """
     offset = torch.zeros_like(target)
     if module.expects != "counts":
         return target - predicted_mean(module, head, statements, offset, seed=seed)
     wanted, total = target.clamp_min(0).expm1() + FLOOR, torch.zeros_like(target)
+    gain, before = torch.full_like(target, GAIN), torch.zeros_like(target)
     for step in range(N_STEPS):
         mean = predicted_mean(module, head, statements, offset, seed=seed + step)
-        change = GAIN * (wanted / (mean.expm1() + FLOOR)).log()
-        offset = (offset + change).clamp(-LARGEST_OFFSET, LARGEST_OFFSET)
+        gap = (wanted / (mean.expm1() + FLOOR)).log()
+        gain = torch.where(gap * before < 0, gain / 2, gain)
+        offset = (offset + gain * gap).clamp(-LARGEST_OFFSET, LARGEST_OFFSET)
+        before = gap
         total += offset if step >= N_STEPS - N_AVERAGED else 0.0
     return total / N_AVERAGED
 

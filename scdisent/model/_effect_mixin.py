@@ -20,7 +20,7 @@ from scdisent.model._anchor import (
     calibrated_offset,
     expression,
     groups_of,
-    predicted_mean,
+    own_mean,
     read_effects,
     training_cells,
 )
@@ -103,7 +103,7 @@ class EffectMixin(DisentModel):
         )
         goal = stratum.mean + torch.from_numpy(effect).to(stratum.mean)
         if aim.weight < 1:
-            own = predicted_mean(module, head, statements, torch.zeros_like(goal), seed=aim.seed)
+            own = own_mean(module, head, statements, seed=aim.seed)
             goal = own + aim.weight * (goal - own)
         return calibrated_offset(module, head, statements, goal, seed=aim.seed)
 
