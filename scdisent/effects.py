@@ -248,6 +248,7 @@ def group_effect(
         If no group was seen under both conditions, or the group's profile is not known.
     """
     reference = reference or table.control
+    takes_own = recipe != "mean"
     recipe = chosen_recipe(table, condition, recipe=recipe, reference=reference)
     effects, profiles = table.effects(condition, reference), table.profiles(reference)
     known: NDArray[np.bool_] = np.isfinite(effects[:, 0])
@@ -256,7 +257,7 @@ def group_effect(
         raise InputDataError(msg)
     if group in table.groups:
         row = table.groups.index(group)
-        if known[row] and recipe != "mean":
+        if known[row] and takes_own:
             return effects[row]
         profile = profiles[row] if profile is None else profile
     if profile is None or np.isnan(profile).any():
@@ -331,8 +332,14 @@ def condition_weights(
         raise OptionError(msg)
     if recipe in ("auto", "dose"):
         found = _dose_weights(condition, known, table)
-        if found or recipe == "dose":
+        if found:
             return found
+        if recipe == "dose":
+            msg = (
+                f"no condition of training differs from {condition!r} in nothing but the dose. "
+                "Name the dose column (ConditionTable(..., dose=)), or choose unseen='mean'."
+            )
+            raise OptionError(msg)
     try:
         return _feature_weights(condition, known, table, control, recipe, n_neighbors)
     except OptionError:  # nothing but a category that no condition of training has
@@ -346,12 +353,11 @@ def _dose_weights(condition: str, known: Sequence[str], table: ConditionTable) -
     if table.dose is None:
         return {}
     frame = table.frame
-    others = [name for name in frame.columns if name != table.dose]
-    same = [
-        name
-        for name in known
-        if name in frame.index and (frame.loc[name, others] == frame.loc[condition, others]).all()
-    ]
+    others = frame.drop(columns=table.dose)
+    if table.embedding is not None:
+        others = others.join(table.embedding.add_prefix("embedding "))
+    own = others.loc[condition]
+    same = [name for name in known if name in others.index and others.loc[name].equals(own)]
     x = np.log1p(frame.loc[same, table.dose].astype(float).to_numpy())
     order = np.argsort(x)
     names, x = ["", *np.array(same, dtype=object)[order]], np.r_[0.0, x[order]]

@@ -68,12 +68,19 @@ class Setting:
         """One metric of some predicted cells against some observed ones."""
         score = SCORES[name]
         if score.reads == "cloud":
-            clouds = (self.components.transform(x[:MOST_CELLS]) for x in (observed, predicted))
+            clouds = (self.components.transform(_some(x)) for x in (observed, predicted))
             return score.function(*clouds)
         if score.reads == "variance":
             return score.function(observed, predicted, genes=self.top)
         chosen = {"genes": self.top} if score.reads == "top" else {}
         return score.function(observed, predicted, self.control, **chosen)
+
+
+def _some(cells: Floats) -> Floats:
+    """At most :data:`MOST_CELLS`, drawn: the first ones may all be of one cell type."""
+    if len(cells) <= MOST_CELLS:
+        return cells
+    return cells[np.random.default_rng(0).choice(len(cells), MOST_CELLS, replace=False)]
 
 
 def evaluate_response(

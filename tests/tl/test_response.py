@@ -10,6 +10,7 @@ from scdisent import metrics as sm
 from scdisent._errors import InputDataError, OptionError
 from scdisent.datasets import simulate_conditions
 from scdisent.effects import log_normalise
+from scdisent.tl import _response as harness
 from scdisent.tl._response import CEILING, NO_CHANGE, SCORES
 
 
@@ -120,6 +121,18 @@ def test_arrays_are_taken_as_expression(world):
     shifted = {"cells": control, "array": log_normalise(control.X).toarray()}
     found = wide(scdisent.tl.evaluate_response(observed, control, control, baselines=shifted))
     np.testing.assert_allclose(found.loc["cells"], found.loc["array"])
+
+
+def test_of_many_cells_distances_see_all_kinds(world, monkeypatch):
+    observed, control, _ = world
+    monkeypatch.setattr(harness, "MOST_CELLS", 100)
+    order = np.argsort(np.asarray(observed.X.sum(axis=1)).ravel())  # the first are the shallow ones
+    first, second = (
+        wide(scdisent.tl.evaluate_response(x, {"truth": observed}, control))
+        for x in (observed, observed[order].copy())
+    )
+    gap = abs(first.loc["truth", "energy_distance"] - second.loc["truth", "energy_distance"])
+    assert gap < 0.2
 
 
 def test_what_cannot_be_compared_is_refused(world):

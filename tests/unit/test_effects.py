@@ -124,6 +124,14 @@ def test_auto_is_the_recipe_that_predicts_the_seen_groups_best(world, rng):
     assert ef.chosen_recipe(few, "drug", recipe="auto") == "weighted"
 
 
+def test_a_seen_effect_is_taken_also_where_auto_would_choose_the_mean(world, rng):
+    profiles, effects = world
+    noisy = np.tile(effects[0], (6, 1)) + rng.standard_normal((6, N_GENES))
+    table = table_of(profiles, noisy)
+    assert ef.chosen_recipe(table, "drug", recipe="auto") == "mean"
+    np.testing.assert_allclose(ef.group_effect(table, "drug", group="g3"), noisy[3])
+
+
 def test_effects_back_to_the_control_are_the_negative_ones(world):
     table = table_of(*world)
     found = ef.group_effect(table, "control", group="g3", reference="drug")
@@ -185,6 +193,20 @@ def test_effects_linear_in_log_dose_are_predicted_exactly(doses):
         known = [name for name in ("x1", "x2", "x4", "x8") if name != target]
         found = sum(v * effect[name] for name, v in weights(target, known, table=doses).items())
         assert found == pytest.approx(effect[target])
+
+
+def test_doses_of_drugs_that_differ_in_their_embedding_are_not_mixed():
+    names = ["x1", "x4", "y2"]
+    vectors = pd.DataFrame([[0.0, 1.0], [0.0, 1.0], [5.0, 0.0]], index=[*names[:2], "y2"])
+    vectors.loc["x2"] = [0.0, 1.0]
+    frame = pd.DataFrame({"dose": [1.0, 4.0, 2.0, 2.0]}, index=[*names, "x2"])
+    table = ConditionTable(frame, dose="dose", embedding=vectors)
+    assert set(weights("x2", names, table=table)) == {"x1", "x4"}
+
+
+def test_a_dose_that_cannot_be_told_is_refused_not_taken_for_no_effect(doses):
+    with pytest.raises(OptionError, match="in nothing but the dose"):
+        weights("y2", ["x1", "x4"], table=doses, recipe="dose")
 
 
 @pytest.fixture
