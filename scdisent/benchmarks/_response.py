@@ -19,6 +19,7 @@ from scdisent.benchmarks._report import environment
 from scdisent.benchmarks._unseen import WORLDS, World
 from scdisent.effects import GROUP_WEIGHTS, log_normalise, predicted_effect
 from scdisent.model import BFVAE, CGVAE, DISCoVeR, ShiftModel, setup_anndata
+from scdisent.model._anchor import ALL_CELLS
 from scdisent.splits import Question, Split
 
 SEEDS = (0, 1, 2)
@@ -73,9 +74,10 @@ class Fitted:
         """The textbook baseline: logarithms plus the effect, not below zero."""
         cells = np.asarray(log_normalise(source.X).todense())
         key = self.model.registry_["setup_args"].get("labels_key")
-        group = "all cells" if key is None else None
         moved = np.empty_like(cells)
-        types = np.full(len(cells), group) if group else source.obs[key].astype(str).to_numpy()
+        types = np.full(len(cells), ALL_CELLS)
+        if key is not None:
+            types = source.obs[key].astype(str).to_numpy()
         for name in np.unique(types):
             own = types == name
             effect = predicted_effect(
