@@ -17,7 +17,7 @@ from scdisent import tl
 from scdisent.benchmarks._grid import Row, Task, run_grid
 from scdisent.benchmarks._report import environment
 from scdisent.benchmarks._unseen import WORLDS, World
-from scdisent.effects import GROUP_WEIGHTS, log_normalise, predicted_effect
+from scdisent.effects import GROUP_RECIPES, log_normalise, predicted_effect
 from scdisent.model import BFVAE, CGVAE, DISCoVeR, ShiftModel, setup_anndata
 from scdisent.model._anchor import ALL_CELLS
 from scdisent.splits import Question, Split
@@ -64,7 +64,7 @@ class Fitted:
             found: Predictions = {
                 f"{r}, counts": predict(transfer=r) for r in ("ridge", "weighted")
             }
-            for recipe in GROUP_WEIGHTS:
+            for recipe in GROUP_RECIPES:
                 found[recipe] = self._shifted(source, question, recipe)
             return found
         anchored = predict(anchor=ANCHOR, anchor_weight=ANCHOR_WEIGHT)

@@ -61,6 +61,7 @@ def read_effects(
         control or conditions[0],
         means.reshape(*shape, -1).numpy(),
         n_cells.reshape(shape).numpy(),
+        is_log=module.expects == "counts",
     )
 
 

@@ -95,9 +95,9 @@ class PredictMixin(EffectMixin):
         n_neighbors
             Of the local recipes.
         anchor
-            Recipe of :mod:`scdisent.effects` ("ridge", "weighted", "nearest", "mean", or "auto":
-            the best of them on cell types of training left out in turn) whose mean the prediction
-            is brought to, cell type by cell type; None: what the decoder says.
+            Recipe of :mod:`scdisent.effects` ("stacked", "ridge", "weighted", "nearest", "mean", or
+            "auto": the best of them on cell types of training left out in turn) whose mean the
+            prediction is brought to, cell type by cell type; None: what the decoder says.
         anchor_weight
             Share of the closed form in that mean; 0 leaves the decoder's.
         n_samples
@@ -199,6 +199,7 @@ class PredictMixin(EffectMixin):
                 self.control or self.conditions[0],
                 tensors.pop(EFFECTS).numpy(),
                 tensors.pop(N_CELLS).numpy(),
+                is_log=self.module.expects == "counts",
             )
         self.anchors_ = Anchors(**tensors) if tensors else None
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scdisent._errors import OptionError, one_of
-from scdisent.effects import AUTO, GROUP_WEIGHTS, UNSEEN, EffectTable, correlations
+from scdisent.effects import AUTO, GROUP_RECIPES, UNSEEN, EffectTable, correlations
 from scdisent.model._anchor import Statement, Stratum, training_cells
 from scdisent.model._effect_mixin import Aim
 from scdisent.model._predict_mixin import PredictMixin
@@ -63,15 +63,16 @@ class ShiftModel(PredictMixin):
     Notes
     -----
     ``predict(transfer=...)``: how the effect on a cell type that was not seen under the target is
-    made up: ``"ridge"``, ``"weighted"``, ``"nearest"``, ``"mean"``, or ``"identity"``, which
-    changes nothing; ``"auto"`` (default) is the one that would have predicted the cell types of
-    training best, each left out in turn. ``scdisent_support`` is the correlation of the stratum's
-    mean expression with the nearest cell type that was seen under the target. The recipes are those
-    of the field's benchmarks; that they reach single cells by counts is ours.
+    made up: ``"stacked"``, ``"ridge"``, ``"weighted"``, ``"nearest"``, ``"mean"``, or
+    ``"identity"``, which changes nothing; ``"auto"`` (default) is the one that would have predicted
+    the cell types of training best, each left out in turn. ``scdisent_support`` is the correlation
+    of the stratum's mean expression with the nearest cell type that was seen under the target. The
+    recipes are those of the field's benchmarks. "stacked" is ours, as is that they reach single
+    cells by counts.
     """
 
     _module_cls = ShiftModule
-    transfers: ClassVar[tuple[str, ...]] = (AUTO, *GROUP_WEIGHTS, IDENTITY)
+    transfers: ClassVar[tuple[str, ...]] = (AUTO, *GROUP_RECIPES, IDENTITY)
 
     def __init__(
         self,

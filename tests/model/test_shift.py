@@ -48,7 +48,7 @@ def mean_of(adata):
     return np.asarray(ef.log_normalise(adata.X).mean(axis=0)).ravel()
 
 
-@pytest.mark.parametrize("recipe", list(ef.GROUP_WEIGHTS))
+@pytest.mark.parametrize("recipe", ef.GROUP_RECIPES)
 def test_real_values_are_shifted_by_the_effect_exactly(recipe):
     adata = world()
     adata.X = np.log1p(adata.X.toarray())
@@ -163,7 +163,7 @@ def test_misuse_is_refused(held_out):
         fresh.train(10, batch_size=3)
     with pytest.raises(OptionError, match="takes transfer="):
         model.predict(source, condition="stimulated", anchor="ridge")
-    with pytest.raises(OptionError, match="'auto', 'ridge', 'weighted'"):
+    with pytest.raises(OptionError, match="'auto', 'stacked', 'ridge'"):
         model.predict(source, condition="stimulated", transfer="swap")
     with pytest.raises(OptionError, match="'nb', 'poisson', 'normal'"):
         scdisent.ShiftModel(adata, likelihood="bernoulli")
