@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 
 from scdisent._errors import OptionError, ScDisentWarning, one_of
-from scdisent.model._cgvae import CODES
+from scdisent.model._codes_mixin import CONDITION_CODES
 from scdisent.model._common import cuda_devices, resolve_seed
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._transport_mixin import TransportMixin
@@ -125,7 +125,7 @@ class CGGAN(TransportMixin):
         n_features = self.summary_stats.n_vars
         image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
         arguments = asdict(self.options)
-        code = one_of(arguments.pop("condition_code"), CODES, "condition_code")
+        code = one_of(arguments.pop("condition_code"), CONDITION_CODES, "condition_code")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(resolve_seed(seed))
             self.module = self._module_cls(

@@ -9,13 +9,13 @@ from anndata import AnnData
 
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
+from scdisent.model._codes_mixin import CONDITION_CODES
 from scdisent.model._common import resolve_seed
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._transport_mixin import TransportMixin
 from scdisent.module import CGVAE_TERMS, CgvaeModule
 from scdisent.nn import likelihood_class
 
-CODES = ("auto", "index", "covariates")
 OF_COUNTS = {"sparsity": 0.03, "mmd": 100.0}
 """Log shares of thousands of genes add up to more than the columns of a table."""
 MIN_INFORMATION = 0.03
@@ -149,7 +149,7 @@ class CGVAE(TransportMixin):
 
     def _build_module(self, n_latent: int, n_specific: int | None) -> CgvaeModule:
         options = asdict(self.options)
-        code = one_of(options.pop("condition_code"), CODES, "condition_code")
+        code = one_of(options.pop("condition_code"), CONDITION_CODES, "condition_code")
         del options["min_information"]  # for after training
         by_label = options["content_prior"] == "label"
         if by_label and KEYS.CELL_TYPE not in self.registry_["field_registries"]:

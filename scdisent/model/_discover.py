@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
+from scdisent.model._codes_mixin import CONDITION_CODES
 from scdisent.model._common import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import LatentMixin
@@ -29,6 +30,7 @@ class DiscoverOptions:
     adversary_game: str = "zero_sum"
     balanced_critic: bool = True
     within_labels: bool | None = None
+    condition_code: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,20 @@ class DISCoVeR(LatentMixin, ExpressionMixin):
             )
             raise OptionError(msg)
         balanced = options.pop("balanced_critic")
+        code = one_of(options.pop("condition_code"), CONDITION_CODES, "condition_code")
+        has_prior = options["specific_prior"] == "embedding"
+        if code == "covariates" and not has_prior:
+            msg = (
+                "condition_code='covariates' needs specific_prior='embedding', whose mean is read "
+                f"from the code; found {options['specific_prior']!r}."
+            )
+            raise OptionError(msg)
         sizes = self._condition_sizes() if balanced and self.adata is not None else None
         return self._module_cls(
             **self._sizes(),
             n_cell_types=self.summary_stats.n_cell_type if within else 0,
             condition_sizes=sizes,
+            condition_inputs=self._inputs_of_training(code if has_prior else "index"),
             likelihood=self.likelihood,
             n_latent=n_latent,
             n_specific=n_specific,

@@ -141,9 +141,9 @@ class ExpressionMixin(PredictMixin):
         module = self.module
         z = _code(module.posterior(cells, INVARIANT), rng)
         if reconstruction == INVARIANT:
-            condition = cells.condition
-            condition = condition if plan is None else torch.full_like(condition, plan.target)
-            raw = module.decode_invariant(z, condition, cells.nuisance)
+            own = plan is None
+            told = module.told(cells.condition) if own else plan.told(module, cells)
+            raw = module.decode_invariant(z, told, cells.nuisance)
         else:
             w = _code(module.posterior(cells, SPECIFIC), rng)
             if plan is not None:

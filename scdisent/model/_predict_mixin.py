@@ -18,9 +18,10 @@ from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
 from scdisent.effects import EffectTable
 from scdisent.model._anchor import group_names
+from scdisent.model._codes_mixin import CodesMixin
 from scdisent.model._common import resolve_seed, subset
 from scdisent.model._effect_mixin import EffectMixin
-from scdisent.model._transfer import TRANSFERS, Anchors, Transfer
+from scdisent.model._transfer import OF_UNSEEN, TRANSFERS, Anchors, Transfer
 from scdisent.module import INVARIANT, SPECIFIC
 from scdisent.nn import Cells
 
@@ -29,7 +30,7 @@ EFFECTS, N_CELLS = "effects_means", "effects_n_cells"
 MAX_ANCHORS = 1_000
 
 
-class PredictMixin(EffectMixin):
+class PredictMixin(CodesMixin, EffectMixin):
     """Prediction for models with an invariant and a specific block."""
 
     transfers: ClassVar[tuple[str, ...]] = TRANSFERS
@@ -217,7 +218,15 @@ class PredictMixin(EffectMixin):
             msg = "this model holds no codes of training cells to transfer from: train it again."
             raise SetupError(msg)
         anchors = self.anchors_.to(self.module.device)
-        return Transfer(recipe, n_neighbors, anchors, self.condition_code(condition))
+        if str(condition) in self.conditions:
+            return Transfer(recipe, n_neighbors, anchors, self.condition_code(condition))
+        self._need_code(str(condition), self.module.code, recipe, may=OF_UNSEEN)
+        inputs = self._condition_inputs([str(condition)])
+        code, (distance, _) = (
+            self.module.code(inputs),
+            self._code_distance(self.module.code, inputs),
+        )
+        return Transfer(recipe, n_neighbors, anchors, -1, unseen=code, code_distance=distance)
 
     def _source_codes(self, source: AnnData, reference: str | None) -> NDArray[np.int64]:
         """Condition of each source cell: as named, as in its column, else the control."""

@@ -13,6 +13,8 @@ from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
 TRANSFERS = ("mean_difference", "local_difference", "nearest", "prior", "swap", "decoder")
+OF_UNSEEN = ("mean_difference", "prior", "decoder")
+"""Those that need no cells of the target, only its code."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,41 @@ class Transfer:
     anchors: Anchors
     target: int
     """Code of the target; -1 for one that was not in training."""
+    unseen: Tensor | None = field(default=None, kw_only=True)
+    """Code of a target without cells, ``(1, n_code)``."""
+    code_distance: float = field(default=0.0, kw_only=True)
     offset: Tensor | None = field(default=None, kw_only=True)
     """Added to the target's logits, ``(n_strata, n_genes)``; the stratum is in ``cell_type``."""
 
     @property
     def notes(self) -> dict[str, Any]:
         """What the prediction's ``uns`` says beside the recipe."""
-        return {}
+        return {"code_distance": self.code_distance}
 
     def near(self, z: Tensor) -> Tensor:
-        """Support of invariant codes among training cells of the target, ``(n_cells,)``."""
-        return support(z, self.anchors.of(self.target)[0])
+        """Support of invariant codes among training cells of the target, ``(n_cells,)``.
+
+        Of a target without cells: among all.
+        """
+        return support(z, self.anchors.of(self.target)[0] if self.target >= 0 else self.anchors.z)
+
+    def told(self, module: Any, cells: Cells) -> Tensor:
+        """What the module reads of the target for each cell."""
+        if self.unseen is not None:
+            return self.unseen.expand(len(cells), -1)
+        told: Tensor = module.told(torch.full_like(cells.condition, self.target))
+        return told
 
     def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
         """Specific code that the cells would have under the target, ``(n_cells, n_specific)``."""
-        target = torch.full_like(cells.condition, self.target)
         if self.recipe == "swap":
+            target = torch.full_like(cells.condition, self.target)
             return module.posterior(cells, SPECIFIC, condition=target).mean
         if self.recipe == "prior":
-            return module.prior(z, target).mean
+            return module.prior(z, self.told(module, cells)).mean
+        if self.unseen is not None:  # means of w that the priors say, for both conditions alike
+            here = module.prior(z, module.told(cells.condition)).mean
+            return w + module.prior(z, self.told(module, cells)).mean - here
         there = self._mean_near(z, self.target)
         if self.recipe == "nearest":
             return there
@@ -91,10 +109,8 @@ class Transfer:
     def _decode(self, module: Any, cells: Cells) -> tuple[Any, Tensor, Tensor]:
         z = module.posterior(cells, INVARIANT).mean
         if self.recipe == "decoder":
-            target = torch.full_like(cells.condition, self.target)
-            raws = [
-                module.decode_invariant(z, y, cells.nuisance) for y in (cells.condition, target)
-            ]
+            own, target = module.told(cells.condition), self.told(module, cells)
+            raws = [module.decode_invariant(z, y, cells.nuisance) for y in (own, target)]
             return module.likelihoods[INVARIANT], raws[0], raws[1]
         w = module.posterior(cells, SPECIFIC).mean
         moved = self.specific_code(module, cells, z, w)

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError, ScDisentWarning, SetupError, one_of
-from scdisent.conditions import EncodedConditions
-from scdisent.functional import mean_absolute_jacobian, support
+from scdisent.functional import mean_absolute_jacobian
 from scdisent.model._common import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import FULL, LatentMixin
 from scdisent.model._predict_mixin import seeded_sample
 from scdisent.model._transfer import TRANSFERS, Transfer
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
-from scdisent.nn import Cells, ConditionInputs
+from scdisent.nn import Cells
 
 TRANSPORT = "transport"
 
@@ -32,11 +31,6 @@ class Transport(Transfer):
     here: Tensor  # (n_conditions, n_specific, n_parameters)
     there: Tensor  # (n_specific, n_parameters)
     spline: float  # trust in the shape of the map far from the conditions of training
-    code_distance: float
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        return {"code_distance": self.code_distance}
 
     def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
         if self.recipe != TRANSPORT:
@@ -45,10 +39,6 @@ class Transport(Transfer):
         noise = flow.to_noise(self.here[cells.condition])(w.double())  # float32 swaps ranks
         there = self.there.expand(len(w), -1, -1)
         return flow.to_noise(there, spline=self.spline).inv(noise).to(w.dtype)
-
-    def near(self, z: Tensor) -> Tensor:
-        points = self.anchors.of(self.target)[0] if self.target >= 0 else self.anchors.z
-        return support(z, points)
 
 
 class TransportMixin(LatentMixin, ExpressionMixin):
@@ -60,26 +50,6 @@ class TransportMixin(LatentMixin, ExpressionMixin):
     content_is_standard = False
     content_from_cells = True
     """Whether new cells take their content from training cells, else from noise."""
-
-    def _inputs_of_training(self, code: str) -> ConditionInputs | None:
-        """What codes of the conditions of training are computed from; None: they are learned."""
-        if code == "covariates" or (code == "auto" and self.condition_table is not None):
-            return self._condition_inputs(self.conditions)
-        return None
-
-    def _condition_inputs(self, conditions: list[str]) -> ConditionInputs:
-        """What the condition table says of some conditions, as tensors."""
-        table = self.condition_table
-        if table is None:
-            msg = (
-                "condition_code='covariates' reads what is known of the conditions. Run "
-                "scdisent.setup_anndata(adata, ..., condition_table=...)."
-            )
-            raise SetupError(msg)
-        found: EncodedConditions = table.encode(
-            conditions, like=self.conditions, control=self.control
-        )
-        return ConditionInputs(**{k: torch.from_numpy(v) for k, v in vars(found).items()})
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
         self._remember(datamodule)
@@ -134,42 +104,15 @@ class TransportMixin(LatentMixin, ExpressionMixin):
         seen = str(condition) in self.conditions
         code = self.condition_code(condition) if seen else -1
         if not seen:
-            self._check_unseen(str(condition), recipe)
-        inputs = None if seen else self._on_device(self._condition_inputs([str(condition)]))
+            self._need_code(str(condition), self.module.latents.code, recipe, may=(TRANSPORT,))
+        inputs = None if seen else self._condition_inputs([str(condition)])
         latents = self.module.latents
         here = latents.style_parameters().double()
         there = here[code] if seen else latents.style_parameters(inputs)[0].double()
-        distance, trust = (0.0, 1.0) if seen else self._code_distance(inputs)
+        distance, trust = (0.0, 1.0) if seen else self._code_distance(latents.code, inputs)
         anchors = self.anchors_.to(self.module.device)
-        return Transport(recipe, n_neighbors, anchors, code, here, there, trust, distance)
-
-    def _check_unseen(self, condition: str, recipe: str) -> None:
-        if not self.module.latents.code.knows_new:
-            msg = (
-                f"condition={condition!r} was not in training, and this model has a learned code "
-                f"for each of {self.conditions} only. Train with cells of it, or run setup_anndata "
-                "with condition_table= (doses, categories or embeddings, with a row for it) and "
-                "build CGVAE(adata, condition_code='covariates')."
-            )
-            raise OptionError(msg)
-        if recipe != TRANSPORT:
-            msg = f"transfer={recipe!r} needs training cells of {condition!r}. Use 'transport'."
-            raise OptionError(msg)
-
-    def _on_device(self, inputs: ConditionInputs) -> ConditionInputs:
-        return ConditionInputs(**{k: v.to(self.module.device) for k, v in vars(inputs).items()})
-
-    def _code_distance(self, inputs: ConditionInputs | None) -> tuple[float, float]:
-        """Distance of a new code from those of training, and trust in the spline there.
-
-        In units of the median distance of a training code from its nearest neighbour.
-        """
-        known = self.module.latents.code()
-        between = torch.cdist(known, known).fill_diagonal_(torch.inf).amin(dim=1).median()
-        distance = torch.cdist(self.module.latents.code(inputs), known).min() / between.clamp_min(
-            1e-12
-        )
-        return float(distance), float(torch.exp(-(distance**2)))
+        arguments = recipe, n_neighbors, anchors, code, here, there, trust
+        return Transport(*arguments, code_distance=distance)
 
     # ------------------------------------------------------------- new cells
 

@@ -94,6 +94,10 @@ class DisentModule(BaseModuleClass):
         one_batch = self.n_batch if self.n_batch > 1 else 0
         return one_batch + sum(self.n_cats_per_cov) + self.n_continuous_cov
 
+    def told(self, condition: Tensor) -> Tensor:
+        """What priors and heads read of conditions of training: their index, or a code."""
+        return condition
+
     def cells(self, tensors: Mapping[str, Tensor]) -> Cells:
         """Read a loader's minibatch."""
         flat = {key: value.flatten() for key, value in tensors.items() if key in _PER_CELL}

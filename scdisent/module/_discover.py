@@ -15,6 +15,8 @@ from scdisent.nn import (
     READS,
     Adversary,
     Cells,
+    ConditionInputs,
+    CovariateCode,
     Decoder,
     GaussianEncoder,
     Likelihood,
@@ -54,6 +56,9 @@ class DiscoverModule(DisentModule):
         Number of cell types where penalties compare conditions within a type, else 0.
     condition_sizes
         Training cells of each condition, for the critic's class weights; None: equal weights.
+    condition_inputs
+        What is known of the conditions of training, from which their codes are computed for the
+        prior of w and for the invariant head; None: plain levels.
     invariant_head
         ``"z"``: p(x | z), the paper's. ``"z_condition"``: p(x | z, y), ours: whatever y explains,
         z need not carry, so reconstruction no longer pays z for leaking.
@@ -73,6 +78,7 @@ class DiscoverModule(DisentModule):
         *,
         n_cell_types: int = 0,
         condition_sizes: Sequence[float] | None = None,
+        condition_inputs: ConditionInputs | None = None,
         likelihood: str = "nb",
         n_latent: int = 10,
         n_specific: int = 10,
@@ -91,6 +97,8 @@ class DiscoverModule(DisentModule):
             weights=weights,
         )
         _check_options(n_latent, n_specific, specific_prior_name, invariant_head, adversary_reads)
+        self.code = None if condition_inputs is None else CovariateCode(condition_inputs, dropout=0)
+        n_code = 0 if self.code is None else self.code.n_code
         self.n_conditions, self.n_cell_types = n_labels, n_cell_types
         self.n_latents = {INVARIANT: n_latent, SPECIFIC: n_specific}
         self.invariant_head, self.adversary_reads = invariant_head, adversary_reads
@@ -103,11 +111,15 @@ class DiscoverModule(DisentModule):
             }
         )
         self.prior = specific_prior(
-            specific_prior_name, n_conditions=n_labels, n_latent=n_specific, n_context=n_latent
+            specific_prior_name,
+            n_conditions=n_labels,
+            n_latent=n_specific,
+            n_context=n_latent,
+            n_code=n_code,
         )
         self.likelihoods = _heads(likelihood, n_input)
         n_output = n_input * self.likelihoods[JOINT].n_outputs_per_gene
-        n_known = self.n_nuisance + (n_labels if invariant_head == "z_condition" else 0)
+        n_known = self.n_nuisance + (n_code or n_labels) * (invariant_head == "z_condition")
         self.decoders = nn.ModuleDict(
             {
                 JOINT: Decoder(n_latent + n_specific + self.n_nuisance, n_output, **size),
@@ -136,6 +148,10 @@ class DiscoverModule(DisentModule):
             return self.encoders[INVARIANT](x)
         return self.encoders[SPECIFIC](x, cells.condition if condition is None else condition)
 
+    def told(self, condition: Tensor) -> Tensor:
+        """Codes where they are computed, else the index."""
+        return condition if self.code is None else self.code()[condition]
+
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:
         """Both blocks; the prior of w may read the sample of z."""
         qz, qw = self.posterior(cells, INVARIANT), self.posterior(cells, SPECIFIC)
@@ -143,7 +159,7 @@ class DiscoverModule(DisentModule):
         standard = Normal(torch.zeros_like(z), torch.ones_like(z))
         return {
             INVARIANT: LatentBlock(qz, z, standard),
-            SPECIFIC: LatentBlock(qw, w, self.prior(z, cells.condition)),
+            SPECIFIC: LatentBlock(qw, w, self.prior(z, self.told(cells.condition))),
         }
 
     def decode_codes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
@@ -157,10 +173,15 @@ class DiscoverModule(DisentModule):
         return raw
 
     def decode_invariant(self, z: Tensor, condition: Tensor, nuisance: Tensor) -> Tensor:
-        """Raw output of p(x | z), or of p(x | z, y) where that head sees the condition."""
+        """Raw output of p(x | z), or of p(x | z, y) where that head sees the condition.
+
+        ``condition`` is what :meth:`told` says of it.
+        """
         known = [nuisance]
         if self.invariant_head == "z_condition":
-            known.append(F.one_hot(condition, self.n_conditions).to(z.dtype))
+            is_index = self.code is None
+            vector = F.one_hot(condition, self.n_conditions) if is_index else condition
+            known.append(vector.to(z.dtype))
         raw: Tensor = self.decoders[INVARIANT](z, *known)
         return raw
 
@@ -169,7 +190,7 @@ class DiscoverModule(DisentModule):
         z, w = latents[INVARIANT].sample, latents[SPECIFIC].sample
         return {
             JOINT: self.decode_joint(z, w, cells.nuisance),
-            INVARIANT: self.decode_invariant(z, cells.condition, cells.nuisance),
+            INVARIANT: self.decode_invariant(z, self.told(cells.condition), cells.nuisance),
         }
 
     def terms(self, s: State) -> Iterator[Term]:
@@ -209,7 +230,8 @@ class DiscoverModule(DisentModule):
             return z
         raw = s.raw[INVARIANT]
         if self.invariant_head == "z_condition":
-            raw = self.decode_invariant(z, torch.zeros_like(s.cells.condition), s.cells.nuisance)
+            first = self.told(torch.zeros_like(s.cells.condition))
+            raw = self.decode_invariant(z, first, s.cells.nuisance)
         profile = self.likelihoods[INVARIANT].profile(raw)
         if self.expects == "counts":
             profile = profile * profile.shape[-1]

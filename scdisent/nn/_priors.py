@@ -71,6 +71,19 @@ class EmbeddingPrior(SpecificPrior):
         return mean
 
 
+class CodePrior(SpecificPrior):
+    """A mean read linearly from the code of the condition, so that unseen ones have one too."""
+
+    def __init__(self, n_conditions: int, n_latent: int, *, n_code: int) -> None:
+        super().__init__(n_conditions, n_latent)
+        self.read = nn.Linear(n_code, n_latent)
+
+    def mean(self, z: Tensor, condition: Tensor) -> Tensor:
+        """``condition``: codes ``(n_cells, n_code)``."""
+        mean: Tensor = self.read(condition)
+        return mean
+
+
 class ContextPrior(SpecificPrior):
     """A mean that depends on the cell: one hidden layer on ``(z, condition)``."""
 
@@ -88,9 +101,17 @@ class ContextPrior(SpecificPrior):
 PRIORS = ("class_mean", "embedding", "standard", "context")
 
 
-def specific_prior(name: str, *, n_conditions: int, n_latent: int, n_context: int) -> SpecificPrior:
-    """Build the prior of the specific block by name; ``n_context`` is the size of z."""
+def specific_prior(
+    name: str, *, n_conditions: int, n_latent: int, n_context: int, n_code: int = 0
+) -> SpecificPrior:
+    """Build the prior of the specific block by name.
+
+    ``n_context`` is the size of z, ``n_code`` of codes that are computed from what is known of the
+    conditions; 0: conditions are plain levels.
+    """
     one_of(name, PRIORS, "specific_prior")
+    if n_code:
+        return CodePrior(n_conditions, n_latent, n_code=n_code)
     if name == "context":
         return ContextPrior(n_conditions, n_latent, n_context=n_context)
     classes = {"class_mean": ClassMeanPrior, "embedding": EmbeddingPrior, "standard": StandardPrior}
