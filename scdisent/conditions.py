@@ -11,6 +11,21 @@ from numpy.typing import NDArray
 from scdisent._errors import InputDataError, OptionError
 
 Floats = NDArray[np.float32]
+AT = "@"
+"""Between a condition and its dose: ``"drug@0.5"``."""
+
+
+def at_dose(condition: str, dose: float, *, separator: str = "+") -> str:
+    """Name of a condition at a dose; every part of a combination gets it."""
+    return separator.join(f"{part}{AT}{dose:g}" for part in condition.split(separator))
+
+
+def without_dose(condition: str, *, separator: str = "+") -> tuple[str, float]:
+    """Name and dose of a condition; NaN where no part or not every part has the same."""
+    parts = [part.partition(AT) for part in condition.split(separator)]
+    doses = {float(dose) if dose else float("nan") for _, _, dose in parts}
+    name = separator.join(name for name, _, _ in parts)
+    return name, doses.pop() if len(doses) == 1 else float("nan")
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,8 @@ class ConditionTable:
     frame
         Index: names as in the condition column. Columns of text, categories or booleans are
         categories, others numbers. Rows may exceed the conditions of the data. A condition without
-        a row of its own whose name is ``"A+B"`` is the set of the rows A and B.
+        a row of its own whose name is ``"A+B"`` is the set of the rows A and B, and ``"A@0.5"`` is
+        the row A at the dose 0.5.
     dose
         Column of doses, at least 0; a dose of zero means control.
     units
@@ -121,7 +137,7 @@ class ConditionTable:
         if condition in self.frame.index:
             return [condition]
         parts = condition.split(self.separator)
-        missing = [part for part in parts if part not in self.frame.index]
+        missing = [part for part in parts if self.row(part) not in self.frame.index]
         if missing:
             msg = (
                 f"the condition table has no row for {missing[0]!r} (of condition {condition!r}). "
@@ -129,6 +145,23 @@ class ConditionTable:
             )
             raise OptionError(msg)
         return parts
+
+    def row(self, part: str) -> str:
+        """Name of the row of a part: what stands before its dose."""
+        return part if part in self.frame.index else part.split(AT)[0]
+
+    def dose_of(self, part: str) -> float:
+        """Dose of a part: the one in its name, else that of its row, else 1."""
+        row = self.row(part)
+        if row != part:
+            return _read_dose(part)
+        return 1.0 if self.dose is None else float(self.frame.at[row, self.dose])
+
+    def is_single(self, condition: str) -> bool:
+        """Whether a condition has a row, at its own or another dose, and no other parts."""
+        if condition in self.frame.index:
+            return True
+        return self.separator not in condition and self.row(condition) in self.frame.index
 
     def encode(
         self, conditions: Sequence[str], *, like: Sequence[str], control: str | None = None
@@ -150,19 +183,19 @@ class ConditionTable:
         OptionError
             If a condition has no row, or a category that no condition of training has.
         """
-        known = [self.parts(name) for name in like if name != control]
-        reference = self.frame.loc[[part for parts in known for part in parts]]
+        known = [part for name in like if name != control for part in self.parts(name)]
+        reference = self.frame.loc[[self.row(part) for part in known]]
         sets = [[] if name == control else self.parts(name) for name in conditions]
         n_parts = max(1, *map(len, sets)) if sets else 1
         columns = self._columns(reference)
         features = np.zeros((len(sets), n_parts, columns.shape[1]), dtype=np.float32)
         present, dose = np.zeros((2, len(sets), n_parts), dtype=np.float32)
-        doses = self._doses(reference)
+        largest = max(map(self.dose_of, known), default=1.0) or 1.0
         for row, parts in enumerate(sets):
             for slot, part in enumerate(parts):
-                self._check_known(part, reference)
-                features[row, slot] = columns.loc[part]
-                present[row, slot], dose[row, slot] = 1.0, doses[part]
+                self._check_known(self.row(part), reference)
+                features[row, slot] = columns.loc[self.row(part)]
+                present[row, slot], dose[row, slot] = 1.0, self.dose_of(part) / largest
         return EncodedConditions(features, present, dose)
 
     def _columns(self, reference: pd.DataFrame) -> pd.DataFrame:
@@ -179,12 +212,6 @@ class ConditionTable:
         spread = inside.std(ddof=0)
         blocks.append((numeric - inside.mean()) / spread.where(spread > 0, 1.0))
         return pd.concat(blocks, axis=1)
-
-    def _doses(self, reference: pd.DataFrame) -> "pd.Series[float]":
-        if self.dose is None:
-            return pd.Series(1.0, index=self.frame.index)
-        largest = float(reference[self.dose].max())
-        return self.frame[self.dose].astype(float) / (largest if largest > 0 else 1.0)
 
     def _check_known(self, part: str, reference: pd.DataFrame) -> None:
         for name in self.categories:
@@ -277,6 +304,18 @@ class ConditionTable:
         if self.embedding is not None:
             kinds.append(f"embedding ({self.embedding.shape[1]})")
         return f"ConditionTable({len(self.frame)} rows: {', '.join(kinds)})"
+
+
+def _read_dose(part: str) -> float:
+    dose = part.split(AT)[1]
+    try:
+        found = float(dose)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        msg = f"{part!r}: what stands after {AT!r} must be a dose of at least 0, found {dose!r}."
+        raise OptionError(msg)
+    return found
 
 
 def as_table(

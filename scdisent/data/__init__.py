@@ -10,10 +10,12 @@ from scdisent.data._checks import (
 )
 from scdisent.data._datamodules import ResidentDataModule, split_cells
 from scdisent.data._disk import DiskDataModule, DiskLoader
+from scdisent.data._doses import DOSED, condition_names, conditions_of, table_of_levels
 from scdisent.data._fields import check_setup, scvi_fields
 from scdisent.data._query import query_loader
 
 __all__ = [
+    "DOSED",
     "CellLoader",
     "CellTable",
     "DiskDataModule",
@@ -23,6 +25,8 @@ __all__ = [
     "check_families",
     "check_likelihood",
     "check_setup",
+    "condition_names",
+    "conditions_of",
     "expression_of",
     "inspect_expression",
     "layer_name",
@@ -30,4 +34,5 @@ __all__ = [
     "registered_columns",
     "scvi_fields",
     "split_cells",
+    "table_of_levels",
 ]

@@ -207,6 +207,19 @@ def check_numbers(adata: AnnData, columns: Sequence[str]) -> None:
             raise SetupError(msg)
 
 
+def check_dose(adata: AnnData, *, dose_key: str, condition_key: str | None) -> None:
+    """The column of doses is there, and there are conditions that have them."""
+    if dose_key not in adata.obs:
+        msg = (
+            f"dose_key={dose_key!r} is not a column of adata.obs. "
+            f"Found: {sorted(map(str, adata.obs.columns))}."
+        )
+        raise SetupError(msg)
+    if condition_key is None:
+        msg = f"dose_key={dose_key!r} needs condition_key: a dose of what? Name both."
+        raise SetupError(msg)
+
+
 def check_condition(condition: pd.Series, *, control: str | None) -> None:
     """At least two levels of at least two cells, the control among them."""
     sizes = condition.value_counts()

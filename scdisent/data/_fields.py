@@ -11,11 +11,13 @@ from scdisent._errors import SetupError
 from scdisent.data._checks import (
     check_columns,
     check_condition,
+    check_dose,
     check_expression,
     check_names,
     check_numbers,
     warn_if_confounded,
 )
+from scdisent.data._doses import DOSED, condition_names
 from scdisent.data._query import check_like_training
 
 
@@ -28,6 +30,7 @@ def check_setup(
     single_columns: dict[str, str | None],
     categorical_covariate_keys: Sequence[str] | None,
     continuous_covariate_keys: Sequence[str] | None,
+    dose_key: str | None = None,
     source_registry: Mapping[str, Any] | None = None,
 ) -> None:
     """Everything that can be wrong with the input, before the AnnData is touched.
@@ -56,6 +59,8 @@ def check_setup(
             f"Check adata.obs[{size_factor!r}]."
         )
         raise SetupError(msg)
+    if dose_key is not None:
+        check_dose(adata, dose_key=dose_key, condition_key=condition_key)
     check_expression(adata, layer=layer)
     if source_registry is not None:
         check_like_training(adata, source_registry)
@@ -65,7 +70,10 @@ def check_setup(
             msg = f"control={control!r} is a level of condition_key, which is None. Name both."
             raise SetupError(msg)
         return
-    check_condition(adata.obs[condition_key], control=control)
+    names = condition_names(
+        adata.obs, condition_key=condition_key, dose_key=dose_key, control=control
+    )
+    check_condition(names, control=control)
     nuisance = [single_columns["batch_key"], single_columns["sample_key"]]
     others = [key for key in [*nuisance, *(categorical_covariate_keys or [])] if key]
     warn_if_confounded(adata.obs, condition_key=condition_key, others=others)
@@ -81,13 +89,14 @@ def scvi_fields(
     size_factor_key: str | None,
     categorical_covariate_keys: Sequence[str] | None,
     continuous_covariate_keys: Sequence[str] | None,
+    dose_key: str | None = None,
 ) -> list[fields.BaseAnnDataField]:
     """Fields in scvi-tools' own names where it has one; the condition takes the labels slot."""
     found = [
         # Never "corrected" in place: that would rewrite the user's X.
         fields.LayerField(KEYS.X, layer, is_count_data=False, correct_data_format=False),
         fields.CategoricalObsField(KEYS.BATCH, batch_key),
-        fields.CategoricalObsField(KEYS.CONDITION, condition_key),
+        fields.CategoricalObsField(KEYS.CONDITION, DOSED if dose_key else condition_key),
         fields.CategoricalJointObsField(KEYS.CATEGORICAL_COVARIATES, categorical_covariate_keys),
         fields.NumericalJointObsField(KEYS.CONTINUOUS_COVARIATES, continuous_covariate_keys),
     ]

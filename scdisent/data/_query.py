@@ -27,6 +27,7 @@ from scdisent.data._checks import (
     layer_name,
 )
 from scdisent.data._disk import DiskLoader
+from scdisent.data._doses import conditions_of
 
 _ADVICE = {
     KEYS.CONDITION: (
@@ -115,6 +116,9 @@ def _column(obs: pd.DataFrame, registry: Mapping[str, Any], key: str) -> NDArray
     names = reg.setup_argument(registry, reg.ARGUMENT_OF[key])
     if names is None:  # setup made a constant column
         return np.zeros((len(obs), 1), dtype=np.int64)
+    if key == KEYS.CONDITION:
+        _need(obs, [names, *filter(None, [reg.setup_argument(registry, "dose_key")])])
+        return _codes_of(conditions_of(obs, registry), reg.levels(registry, key), key)[:, None]
     if key == KEYS.CATEGORICAL_COVARIATES:
         mappings = reg.joint_levels(registry)
         return np.column_stack([_codes(obs, name, mappings[name], key) for name in names])
@@ -137,13 +141,16 @@ def _need(obs: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def _codes(obs: pd.DataFrame, name: str, known: NDArray[np.object_], key: str) -> NDArray[np.int64]:
-    values = _need(obs, [name])[name]
+    return _codes_of(_need(obs, [name])[name], known, key)
+
+
+def _codes_of(values: "pd.Series[Any]", known: NDArray[np.object_], key: str) -> NDArray[np.int64]:
     codes = pd.Index(known).get_indexer(values.to_numpy())
     if (codes < 0).any():
         unseen = sorted({str(value) for value in values[codes < 0]})
         msg = (
-            f"obs[{name!r}] of the query holds levels that were not in training: {unseen[:5]}. "
-            f"Known: {[str(level) for level in known][:10]}. {_ADVICE.get(key, '')}"
+            f"obs[{values.name!r}] of the query holds levels that were not in training: "
+            f"{unseen[:5]}. Known: {[str(level) for level in known][:10]}. {_ADVICE.get(key, '')}"
         )
         raise UnseenLevelError(msg)
     return codes.astype(np.int64)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scdisent._errors import OptionError, one_of
-from scdisent.conditions import ConditionTable
+from scdisent.conditions import AT, ConditionTable
 from scdisent.effects._groups import AUTO, group_effect, smoother
 from scdisent.effects._table import EffectTable, Floats
 
@@ -60,7 +60,7 @@ def condition_weights(
         if recipe == "additive":
             msg = f"parts {missing} of {condition!r} have no cells in training: {list(known)[:10]}."
             raise OptionError(msg)
-    has_row = table is not None and condition in table.frame.index
+    has_row = table is not None and table.is_single(condition)
     if recipe == "auto" and not has_row:
         recipe = "mean"
     if recipe == "mean":
@@ -90,21 +90,21 @@ def condition_weights(
 
 
 def _dose_weights(condition: str, known: Sequence[str], table: ConditionTable) -> dict[str, float]:
-    """Interpolation in log(1 + dose) along rows that differ in nothing but the dose."""
-    if table.dose is None:
+    """Interpolation in log(1 + dose) along conditions that differ in nothing but the dose."""
+    if table.dose is None and AT not in condition:
         return {}
-    frame = table.frame
-    others = frame.drop(columns=table.dose)
+    others = table.frame.drop(columns=[table.dose] if table.dose else [])
     if table.embedding is not None:
         others = others.join(table.embedding.add_prefix("embedding "))
-    own = others.loc[condition]
-    same = [name for name in known if name in others.index and others.loc[name].equals(own)]
-    x = np.log1p(frame.loc[same, table.dose].astype(float).to_numpy())
+    own = others.loc[table.row(condition)]
+    alike = [name for name in known if table.is_single(name)]
+    same = [name for name in alike if others.loc[table.row(name)].equals(own)]
+    x = np.log1p([table.dose_of(name) for name in same])
     order = np.argsort(x)
     names, x = ["", *np.array(same, dtype=object)[order]], np.r_[0.0, x[order]]
     if len(names) < 2:
         return {}
-    at = float(np.log1p(float(frame.at[condition, table.dose])))
+    at = float(np.log1p(table.dose_of(condition)))
     right = int(np.clip(np.searchsorted(x, at), 1, len(x) - 1))
     share = (at - x[right - 1]) / max(x[right] - x[right - 1], 1e-12)
     weights = {names[right - 1]: 1 - share, names[right]: share}
@@ -120,7 +120,7 @@ def _feature_weights(
     recipe: str,
     n_neighbors: int,
 ) -> dict[str, float]:
-    described = [name for name in known if name in table.frame.index]
+    described = [name for name in known if table.is_single(name)]
     if not described:
         return dict.fromkeys(known, 1 / len(known))
     coded = table.encode([*described, condition], like=described, control=control)

@@ -69,6 +69,7 @@ class DisentModel(BaseModelClass):
         labels_key: str | None = None,
         batch_key: str | None = None,
         sample_key: str | None = None,
+        dose_key: str | None = None,
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
@@ -95,6 +96,9 @@ class DisentModel(BaseModelClass):
             Technical batch. Enters decoders only.
         sample_key
             Donor or replicate; splits and intervals are made over it.
+        dose_key
+            Dose of the condition, a number for each cell: conditions then are ``"level@dose"``,
+            and models whose codes are computed predict other doses (``predict(dose=)``).
         size_factor_key
             Positive size factor used as library; None: the observed total count.
         categorical_covariate_keys, continuous_covariate_keys

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from scdisent._errors import OptionError, SetupError
-from scdisent.conditions import EncodedConditions
+from scdisent.conditions import AT, EncodedConditions, at_dose
 from scdisent.model._base import DisentModel
 from scdisent.nn import ConditionCode, ConditionInputs
 
@@ -37,6 +37,32 @@ class CodesMixin(DisentModel):
         return ConditionInputs(
             **{k: torch.from_numpy(v).to(device) for k, v in vars(found).items()}
         )
+
+    def _named_condition(self, condition: str, dose: float | None = None) -> str:
+        """Name under which the model knows a condition at a dose.
+
+        Parameters
+        ----------
+        condition
+            A level of the condition column, or a full name such as ``"drug@0.5"``.
+        dose
+            0: the control.
+
+        Raises
+        ------
+        OptionError
+            If training saw the condition at doses and none is given.
+        """
+        condition = str(condition)
+        if dose is not None:
+            untreated = dose == 0 and self.control is not None
+            separator = "+" if self.condition_table is None else self.condition_table.separator
+            return str(self.control) if untreated else at_dose(condition, dose, separator=separator)
+        doses = [name for name in self.conditions if name.startswith(condition + AT)]
+        if doses and condition not in self.conditions:
+            msg = f"{condition!r} was given at several doses: {doses}. Say which with dose=."
+            raise OptionError(msg)
+        return condition
 
     def _need_code(
         self, condition: str, code: ConditionCode | None, recipe: str, *, may: Sequence[str]

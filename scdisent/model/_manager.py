@@ -7,8 +7,9 @@ import pandas as pd
 from anndata import AnnData
 from scvi.data import AnnDataManager
 
+from scdisent._errors import SetupError
 from scdisent.conditions import ConditionTable, as_table
-from scdisent.data import check_setup, scvi_fields
+from scdisent.data import DOSED, check_setup, condition_names, scvi_fields, table_of_levels
 
 
 def build_manager(
@@ -21,23 +22,49 @@ def build_manager(
     arguments = dict(setup_method_args["setup_args"])
     control = arguments.pop("control")
     table = as_table(arguments.pop("condition_table"))
+    condition_key, dose_key = arguments["condition_key"], arguments["dose_key"]
     single = ("labels_key", "batch_key", "sample_key", "size_factor_key")
     covariates = ("categorical_covariate_keys", "continuous_covariate_keys")
     check_setup(
         adata,
-        condition_key=arguments["condition_key"],
+        condition_key=condition_key,
         control=control,
         layer=arguments["layer"],
         single_columns={key: arguments[key] for key in single},
         **{key: arguments[key] for key in covariates},
+        dose_key=dose_key,
         source_registry=source_registry,
     )
-    if table is not None and arguments["condition_key"] is not None:
-        levels = adata.obs[arguments["condition_key"]].astype(str).unique()
-        table.encode(sorted(levels), like=sorted(levels), control=control)
+    named: dict[str, Any] = {"condition_key": condition_key, "control": control}
+    if dose_key is not None:
+        table = _table_of_doses(table, adata, **named)
+        setup_method_args["setup_args"]["condition_table"] = table.to_dict()
+        named |= {"dose_key": dose_key, "separator": table.separator}
+    if table is not None and condition_key is not None:
+        levels = sorted(
+            condition_names(adata.obs, **{"dose_key": None, **named}).astype(str).unique()
+        )
+        table.encode(levels, like=levels, control=control)
+    if dose_key is not None:
+        adata.obs[DOSED] = condition_names(adata.obs, **named)
     manager = AnnDataManager(fields=scvi_fields(**arguments), setup_method_args=setup_method_args)
     manager.register_fields(adata, source_registry)
     return manager
+
+
+def _table_of_doses(
+    table: ConditionTable | None, adata: AnnData, *, condition_key: str, control: str | None
+) -> ConditionTable:
+    """Rows of levels without a dose of their own; by name where nothing else is known."""
+    if table is None:
+        return table_of_levels(adata.obs, condition_key, control)
+    if table.dose is not None:
+        msg = (
+            f"doses come from the cells (dose_key) and from column {table.dose!r} of "
+            "condition_table. Leave one of them out."
+        )
+        raise SetupError(msg)
+    return table
 
 
 def plain_table(

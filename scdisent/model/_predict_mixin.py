@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from scdisent import __version__
 from scdisent._constants import KEYS, UNS_KEY
 from scdisent._errors import OptionError, SetupError, one_of
+from scdisent.conditions import without_dose
 from scdisent.data import _registry as reg
+from scdisent.data import conditions_of
 from scdisent.effects import EffectTable
 from scdisent.model._anchor import group_names
 from scdisent.model._codes_mixin import CodesMixin
@@ -54,6 +56,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         *,
         condition: str,
         reference: str | None = None,
+        dose: float | None = None,
         kind: str = "counts",
         transfer: str | None = None,
         noise: str = "keep",
@@ -81,6 +84,9 @@ class PredictMixin(CodesMixin, EffectMixin):
         reference
             Condition of the source cells; None: read from their condition column, and without
             one the control of the setup.
+        dose
+            Of ``condition``, where setup had ``dose_key`` (or the condition table has a row to
+            which the dose belongs). It need not be one of training.
         kind
             ``"counts"``: values as the likelihood draws them (whole numbers for count models);
             ``"mean"``: their expectation.
@@ -131,13 +137,14 @@ class PredictMixin(CodesMixin, EffectMixin):
         if n_samples < 1 or (kind == "mean" and n_samples > 1):
             msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
             raise OptionError(msg)
+        condition = self._named_condition(condition, dose)
         source = subset(self._source(adata), indices)
         plan = self._transfer_to(condition, transfer, n_neighbors=n_neighbors)
         codes = self._source_codes(source, reference)
         if not allow_reconstruction:
             self._refuse_reconstruction(codes, plan.target)
         strata, options = None, {"recipe": anchor, "weight": anchor_weight}
-        aim = self._aim(plan, str(condition), **options, seed=resolve_seed(seed))
+        aim = self._aim(plan, condition, **options, seed=resolve_seed(seed))
         if aim is not None:
             plan, strata = self._anchored(source, codes, plan, aim)
 
@@ -148,7 +155,7 @@ class PredictMixin(CodesMixin, EffectMixin):
                 values.append(self._predicted(cells, plan, noise=noise, rng=rng))
                 near.append(self._support(cells, plan))
         made = {
-            "condition": str(condition),
+            "condition": condition,
             "reference": sorted({self.conditions[code] for code in np.unique(codes)}),
             "kind": kind,
             "transfer": plan.recipe,
@@ -232,9 +239,9 @@ class PredictMixin(CodesMixin, EffectMixin):
         """Condition of each source cell: as named, as in its column, else the control."""
         key = reg.setup_argument(self.registry_, "condition_key")
         if reference is None and key in source.obs:
-            return np.array(
-                [self.condition_code(v, argument="source condition") for v in source.obs[key]]
-            )
+            names = conditions_of(source.obs, self.registry_)
+            codes = {v: self.condition_code(v, argument="source condition") for v in names.unique()}
+            return names.map(codes).to_numpy(dtype=np.int64)
         name = reference or self.control
         if name is None:
             msg = (
@@ -290,8 +297,14 @@ class PredictMixin(CodesMixin, EffectMixin):
         seen = target in self.conditions
         code = self.conditions.index(target) if seen else len(levels)
         levels += [] if seen else [target]
-        for column in {"condition", reg.setup_argument(self.registry_, "condition_key")}:
+        key, dose_key = (
+            reg.setup_argument(self.registry_, name) for name in ("condition_key", "dose_key")
+        )
+        for column in {"condition", key}:
             obs[column] = pd.Categorical.from_codes([code] * len(obs), categories=levels)
+        if dose_key is not None:
+            obs[key], obs[dose_key] = without_dose(target)
+            obs.loc[obs[key] == self.control, dose_key] = 0.0
         obs["scdisent_seen"] = seen
         obs["scdisent_support"] = support
         what = "values drawn" if made["kind"] == "counts" else "expected values"

@@ -122,6 +122,7 @@ class TransportMixin(LatentMixin, ExpressionMixin):
         n_cells: int,
         *,
         condition: str,
+        dose: float | None = None,
         kind: str = "counts",
         library_size: float | None = None,
         batch_size: int = 4096,
@@ -133,8 +134,8 @@ class TransportMixin(LatentMixin, ExpressionMixin):
         ----------
         n_cells
             How many.
-        condition
-            Their condition.
+        condition, dose
+            As in ``predict``.
         kind
             ``"counts"``: values as the likelihood draws them; ``"mean"``: their expectation.
         library_size
@@ -161,6 +162,7 @@ class TransportMixin(LatentMixin, ExpressionMixin):
         if n_cells < 1:
             msg = f"n_cells={n_cells} must be at least 1."
             raise OptionError(msg)
+        condition = self._named_condition(condition, dose)
         plan = self._transfer_to(condition, TRANSPORT)
         rng = np.random.default_rng(resolve_seed(seed))
         codes, library = self._new_codes(n_cells, plan, rng)

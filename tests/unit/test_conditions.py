@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scdisent._errors import InputDataError, OptionError
-from scdisent.conditions import ConditionTable, as_table
+from scdisent.conditions import ConditionTable, as_table, at_dose, without_dose
 
 
 @pytest.fixture
@@ -96,3 +96,29 @@ def test_errors_name_what_is_missing(table):
         ConditionTable(frame, dose="amount")
     with pytest.raises(InputDataError, match="no vector"):
         ConditionTable(frame.abs(), embedding=pd.DataFrame({"v": [1.0]}, index=["b"]))
+
+
+def test_a_row_stands_for_all_doses_of_its_condition():
+    frame = pd.DataFrame({"drug": ["a", "b"]}, index=["a", "b"])
+    table = ConditionTable(frame)
+    like = ["control", "a@1", "a@4", "b@2"]
+    found = table.encode(["a@1", "a@8", "a@1+b@2", "a@0"], like=like, control="control")
+    np.testing.assert_allclose(found.dose, [[0.25, 0], [2, 0], [0.25, 0.5], [0, 0]])
+    np.testing.assert_array_equal(found.features[0, 0], found.features[1, 0])
+    assert table.is_single("a@3")
+    assert not table.is_single("a@1+b@2")
+    for name in ("a@much", "a@-1", "a@inf"):
+        with pytest.raises(OptionError, match="must be a dose of at least 0"):
+            table.encode([name], like=like, control="control")
+    with pytest.raises(OptionError, match="no row for 'c@1'"):
+        table.parts("c@1")
+
+
+def test_names_with_doses_are_taken_apart():
+    assert at_dose("a", 0.5) == "a@0.5"
+    assert at_dose("a+b", 2) == "a@2+b@2"
+    assert without_dose("a@0.5") == ("a", 0.5)
+    assert without_dose("a@2+b@2") == ("a+b", 2.0)
+    name, dose = without_dose("a@2+b@1")
+    assert (name, np.isnan(dose)) == ("a+b", True)
+    assert np.isnan(without_dose("control")[1])
