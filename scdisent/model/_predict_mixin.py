@@ -1,6 +1,7 @@
 """Counterfactual cells and expression under another condition."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from scdisent.model._anchor import group_names
 from scdisent.model._codes_mixin import CodesMixin
 from scdisent.model._common import resolve_seed, subset
 from scdisent.model._effect_mixin import EffectMixin
+from scdisent.model._sinks import sink_at
 from scdisent.model._transfer import OF_UNSEEN, TRANSFERS, Anchors, Transfer
 from scdisent.module import INVARIANT, SPECIFIC
 from scdisent.nn import Cells
@@ -67,6 +69,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         indices: Sequence[int] | NDArray[np.generic] | None = None,
         batch_size: int | None = None,
         allow_reconstruction: bool = False,
+        out: str | Path | None = None,
         seed: int | None = None,
     ) -> AnnData:
         r"""Counterfactual cells: each source cell as it would be under ``condition``.
@@ -113,6 +116,9 @@ class PredictMixin(CodesMixin, EffectMixin):
             Cells to use; cells decoded at once.
         allow_reconstruction
             Accept source cells that already carry the target condition.
+        out
+            New ``.zarr`` folder to which values are written batch by batch, for more cells than
+            memory holds; ``X`` of the result then stays on disk. None: in memory.
         seed
             Of the draws.
 
@@ -137,7 +143,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         if n_samples < 1 or (kind == "mean" and n_samples > 1):
             msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
             raise OptionError(msg)
-        condition = self._named_condition(condition, dose)
+        sink, condition = sink_at(out), self._named_condition(condition, dose)
         source = subset(self._source(adata), indices)
         plan = self._transfer_to(condition, transfer, n_neighbors=n_neighbors)
         codes = self._source_codes(source, reference)
@@ -149,10 +155,10 @@ class PredictMixin(CodesMixin, EffectMixin):
             plan, strata = self._anchored(source, codes, plan, aim)
 
         rng = np.random.default_rng(resolve_seed(seed)) if kind == "counts" else None
-        values, near = [], []
+        near = []
         for _ in range(n_samples):
             for cells in self._cells_of(source, codes, batch_size=batch_size, strata=strata):
-                values.append(self._predicted(cells, plan, noise=noise, rng=rng))
+                sink.add(self._predicted(cells, plan, noise=noise, rng=rng))
                 near.append(self._support(cells, plan))
         made = {
             "condition": condition,
@@ -163,9 +169,8 @@ class PredictMixin(CodesMixin, EffectMixin):
             "seed": resolve_seed(seed),
             **plan.notes,
         }
-        return self._as_anndata(
-            source, _stacked(values), support=np.concatenate(near), made=made, n_samples=n_samples
-        )
+        rest = self._described(source, np.concatenate(near), made=made, n_samples=n_samples)
+        return sink.finish(rest)
 
     @torch.inference_mode()
     def _read_anchors(self, datamodule: Any) -> Anchors:
@@ -278,15 +283,15 @@ class PredictMixin(CodesMixin, EffectMixin):
     def _support(self, cells: Cells, plan: Transfer) -> NDArray[np.float32]:
         return plan.near(self.module.posterior(cells, INVARIANT).mean).cpu().numpy()
 
-    def _as_anndata(
+    def _described(
         self,
         source: AnnData,
-        values: Any,
-        *,
         support: NDArray[np.float32],
+        *,
         made: dict[str, Any],
         n_samples: int,
     ) -> AnnData:
+        """Predicted cells without their values."""
         own = [column for column in source.obs if not str(column).startswith("_scvi_")]
         obs = pd.concat([source.obs[own]] * n_samples).copy()
         target = made["condition"]
@@ -316,11 +321,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         }
         genes = reg.gene_names(self.registry_)
         var = source.var.reindex(genes) if source.var_names.is_unique else pd.DataFrame(index=genes)
-        return AnnData(values, obs=obs, var=var, uns={UNS_KEY: {"prediction": made}})
-
-
-def _stacked(parts: list[Any]) -> Any:
-    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.vstack(parts)
+        return AnnData(obs=obs, var=var, uns={UNS_KEY: {"prediction": made}})
 
 
 def seeded_sample(distribution: Any, rng: np.random.Generator) -> Tensor:

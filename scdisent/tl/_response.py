@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.decomposition import PCA
 
 from scdisent import metrics as sm
@@ -195,6 +196,8 @@ def _values(
         msg = f"{len(missing):,} predicted genes are missing, such as {missing[0]!r}."
         raise InputDataError(msg)
     own = adata if adata.var_names.equals(genes) else adata[:, genes]
+    if not isinstance(own.X, np.ndarray | sparse.spmatrix | sparse.sparray):
+        own = own.to_memory()  # a prediction on disk
     values = own.X if layer is None else own.layers[layer]
     values = log_normalise(values) if is_counts else values
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
