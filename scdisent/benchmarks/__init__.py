@@ -10,6 +10,7 @@ from scdisent.benchmarks._identifiability import identifiability
 from scdisent.benchmarks._interferon import interferon
 from scdisent.benchmarks._invariance import invariance
 from scdisent.benchmarks._kang_cg import kang_cg
+from scdisent.benchmarks._prediction_speed import prediction_speed
 from scdisent.benchmarks._response import response
 from scdisent.benchmarks._score_speed import score_speed
 from scdisent.benchmarks._separation import separation
@@ -22,6 +23,7 @@ SUITES: dict[str, Callable[..., pd.DataFrame]] = {
     "interferon": interferon,
     "invariance": invariance,
     "kang_cg": kang_cg,
+    "prediction_speed": prediction_speed,
     "response": response,
     "score_speed": score_speed,
     "separation": separation,
@@ -42,6 +44,7 @@ __all__ = [
     "interferon",
     "invariance",
     "kang_cg",
+    "prediction_speed",
     "response",
     "run",
     "score_speed",

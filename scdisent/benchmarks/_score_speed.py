@@ -1,9 +1,5 @@
 """Time and memory of the scores without ground truth at the size of a whole transcriptome."""
 
-import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from scdisent import metrics as sm
-from scdisent._errors import one_of
+from scdisent.benchmarks._alone import run_alone
 from scdisent.benchmarks._report import environment
 
 N_LATENT, N_GENES, N_BASE, N_GRID = 30, 20_000, 256, 11
@@ -125,15 +121,6 @@ TASKS: dict[str, Callable[[], str]] = {
 }
 
 
-def measure(name: str) -> dict[str, float | str]:
-    """One task in this process."""
-    start = time.perf_counter()
-    size = TASKS[one_of(name, TASKS, "name")]()
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"task": name, "size": size, "seconds": seconds, "peak_mib": peak}
-
-
 def score_speed(out: str | Path) -> pd.DataFrame:
     """Measure every task in a process of its own; write ``score_speed.csv`` and ``.md``."""
     rows = []
@@ -142,17 +129,7 @@ def score_speed(out: str | Path) -> pd.DataFrame:
         if package in {"celer", "skglm"} and find_spec(package) is None:
             print(f"{name}: {package} is not installed", flush=True)
             continue
-        code = (
-            f"from scdisent.benchmarks._score_speed import *; print(json.dumps(measure({name!r})))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False
-        )
-        rows.append(
-            json.loads(done.stdout.strip().splitlines()[-1])
-            if done.returncode == 0
-            else {"task": name, "size": f"fails: {done.stderr.strip().splitlines()[-1]}"}
-        )
+        rows.append(run_alone(__name__, name))
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     out = Path(out)
