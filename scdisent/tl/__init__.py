@@ -5,6 +5,7 @@ from scdisent.tl._embed import embed
 from scdisent.tl._latents import dbsr_ls, fvh_lt, lsdi
 from scdisent.tl._programmes import programmes
 from scdisent.tl._response import evaluate_response
+from scdisent.tl._responsive import responsive_cells
 from scdisent.tl._score import decoded_features, score
 from scdisent.tl._traverse import traverse
 
@@ -17,6 +18,7 @@ __all__ = [
     "fvh_lt",
     "lsdi",
     "programmes",
+    "responsive_cells",
     "score",
     "traverse",
 ]
