@@ -1,6 +1,5 @@
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,14 +7,12 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scdisent._errors import InputDataError
+from scdisent.effects import log_normalise
 from scdisent.metrics._response import correlation, explained, mean_and_variance, welch_t
 from scdisent.pl._figure import BLUE, GREY, ORANGE, Drawn, finish, panels, stored, tidy
 from scdisent.pl._labels import place_labels
-
-TARGET_SUM = 1e4
 
 
 def response(
@@ -99,8 +96,8 @@ def response_table(
     Columns ``observed_change``, ``predicted_change``, ``observed_variance``,
     ``predicted_variance`` and ``t`` (Welch, observed target against reference).
     """
-    condition_key = condition_key or _setting(adata, "condition_key")
-    control = control or _setting(adata, "control")
+    condition_key = condition_key or setting(adata, "condition_key")
+    control = control or setting(adata, "control")
     target = observed_condition or _predicted_condition(predicted)
     groups = adata.obs[condition_key].astype(str).to_numpy()
     genes = _positions(adata, predicted)
@@ -125,22 +122,13 @@ def response_table(
     return table
 
 
-def log_normalise(counts: Any) -> Any:
-    """Log1p of counts per ``TARGET_SUM``, dense or sparse as given; empty cells stay zero."""
-    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1)
-    factors = TARGET_SUM / np.where(totals > 0, totals, 1)
-    if sparse.issparse(counts):
-        return counts.multiply(factors).tocsr().log1p()
-    return np.log1p(np.asarray(counts) * factors)
-
-
-def _setting(adata: AnnData, name: str) -> str:
+def setting(adata: AnnData, name: str) -> str:
     """Return what ``tl.embed`` stored about the data, unless it is empty."""
     value = stored(
         adata, "embed", call="tl.embed(adata, model), or pass condition_key and control,"
     )
     if not value.get(name):
-        msg = f"tl.embed stored no {name}. Pass {name}= to pl.response."
+        msg = f"tl.embed stored no {name}. Pass {name}=."
         raise InputDataError(msg)
     return str(value[name])
 

@@ -9,11 +9,12 @@ from scipy import sparse
 
 from scdisent import metrics, pl
 from scdisent._errors import InputDataError, OptionError
+from scdisent.effects import log_normalise
 from scdisent.pl._history import history_curves
 from scdisent.pl._labels import spread
 from scdisent.pl._latent import drawn_cells, latent_coordinates
 from scdisent.pl._leakage import leakage_rows
-from scdisent.pl._response import log_normalise, response_table
+from scdisent.pl._response import response_table
 
 N_CELLS, N_GENES = 120, 40
 

@@ -1,0 +1,277 @@
+"""What conditions do: along the dose, and beside each other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
+
+from scdisent._errors import InputDataError
+from scdisent.effects import log_normalise
+from scdisent.pl._figure import BLUE, GREY, INK, ORANGE, Drawn, finish, panels, tidy
+from scdisent.pl._response import setting
+
+N_COLUMNS = 4
+Predicted: TypeAlias = AnnData | Sequence[AnnData] | None
+
+
+def dose_response(
+    adata: AnnData,
+    genes: str | Sequence[str],
+    *,
+    dose_key: str,
+    predicted: Predicted = None,
+    condition_key: str | None = None,
+    control: str | None = None,
+    layer: str | None = None,
+    axes: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Drawn:
+    """Draw mean log expression of genes against the dose, observed and predicted.
+
+    Bars are 90 % intervals of the observed means (1.64 standard errors over cells). Predicted doses
+    that were not in training are hollow.
+
+    Parameters
+    ----------
+    adata
+        Counts of cells at several doses.
+    genes
+        A panel each.
+    dose_key
+        Column of doses; control cells are at dose 0.
+    predicted
+        Cells predicted at some doses, as from ``model.predict(dose=)``.
+    condition_key, control
+        Column of ``adata.obs`` and its reference level. Default: as stored by ``tl.embed``.
+    layer
+        Layer of ``adata`` that holds counts. Default: ``X``.
+    axes
+        One for each gene.
+    show, save
+        Show the figure (default: in interactive sessions); a file to write it to.
+
+    Returns
+    -------
+    Axes, a list for several genes, unless shown.
+
+    Raises
+    ------
+    InputDataError
+        If a gene is missing.
+    """
+    names = [genes] if isinstance(genes, str) else list(genes)
+    table = dose_table(
+        adata,
+        names,
+        dose_key=dose_key,
+        predicted=predicted,
+        condition_key=condition_key or setting(adata, "condition_key"),
+        control=control or setting(adata, "control"),
+        layer=layer,
+    )
+    n_columns = min(N_COLUMNS, len(names))
+    n_rows = -(-len(names) // n_columns)
+    if axes is None:
+        drawn = panels(n_rows, n_columns, axes=None, size=(3.2, 2.8))
+        for spare in drawn[len(names) :]:
+            spare.remove()
+    else:
+        drawn = panels(1, len(names), axes=axes, size=(3.2, 2.8))
+    for ax, name in zip(drawn, names, strict=False):
+        _draw_doses(ax, table[table["gene"] == name])
+        ax.set_title(name, fontsize=10.5)
+    drawn[0].set_ylabel("mean log expression")
+    drawn[0].legend(frameon=False, fontsize=8.5)
+    kept = drawn[: len(names)]
+    return finish(kept, show=show, save=save, new=axes is None, single=len(kept) == 1)
+
+
+def dose_table(
+    adata: AnnData,
+    genes: Sequence[str],
+    *,
+    dose_key: str,
+    predicted: Predicted = None,
+    condition_key: str,
+    control: str,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """Numbers of :func:`dose_response`.
+
+    Returns
+    -------
+    Rows of ``gene``, ``dose``, ``kind`` (observed or predicted), ``mean``, ``error`` (standard
+    error) and ``seen``.
+    """
+    missing = [gene for gene in genes if gene not in adata.var_names]
+    if missing:
+        msg = f"adata has no gene {missing[0]!r}. Pass names of adata.var_names."
+        raise InputDataError(msg)
+    is_control = (adata.obs[condition_key].astype(str) == str(control)).to_numpy()
+    dose = np.where(is_control, 0.0, adata.obs[dose_key].to_numpy(dtype=float))
+    counts = adata.X if layer is None else adata.layers[layer]
+    parts = [_dose_rows(counts, adata.var_names, genes, dose).assign(kind="observed", seen=True)]
+    for cells in _listed(predicted):
+        own = cells.obs[dose_key].to_numpy(dtype=float)
+        rows = _dose_rows(cells.X, cells.var_names, genes, own)
+        parts.append(rows.assign(kind="predicted", seen=bool(cells.obs["scdisent_seen"].all())))
+    return pd.concat(parts, ignore_index=True)
+
+
+def condition_map(
+    adata: AnnData,
+    *,
+    predicted: Predicted = None,
+    condition_key: str | None = None,
+    control: str | None = None,
+    layer: str | None = None,
+    axes: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Drawn:
+    """Draw conditions where their effects lie: near each other if they change the same genes.
+
+    The effect of a condition is its change of the mean log expression from the control, which is
+    the origin; the axes are the two directions that hold most of all observed effects (singular
+    vectors, not centred). Predicted conditions are put on the same axes, hollow.
+
+    Parameters
+    ----------
+    adata
+        Counts of cells under several conditions.
+    predicted
+        Predicted cells, a condition each, as from ``model.predict``.
+    condition_key, control
+        Column of ``adata.obs`` and its reference level. Default: as stored by ``tl.embed``.
+    layer
+        Layer of ``adata`` that holds counts. Default: ``X``.
+    axes
+        Axes to draw on.
+    show, save
+        Show the figure (default: in interactive sessions); a file to write it to.
+
+    Returns
+    -------
+    Axes, unless shown.
+    """
+    keys = {"condition_key": condition_key or setting(adata, "condition_key")}
+    keys["control"] = control or setting(adata, "control")
+    table = map_table(adata, predicted=predicted, layer=layer, **keys)
+    (ax,) = panels(1, 1, axes=axes, size=(5.2, 4.6))
+    ax.axhline(0, color=GREY, lw=0.6, zorder=0)
+    ax.axvline(0, color=GREY, lw=0.6, zorder=0)
+    ax.plot(0, 0, "+", color=INK, ms=10)
+    for kind, face, edge in (("observed", BLUE, BLUE), ("predicted", "none", ORANGE)):
+        rows = table[table["kind"] == kind]
+        ax.scatter(rows["x"], rows["y"], s=34, facecolors=face, edgecolors=edge, label=kind)
+    for name, rows in table.groupby("condition", sort=False):
+        ax.plot(rows["x"], rows["y"], color=ORANGE, lw=0.7, zorder=0)
+        first = rows.iloc[0]
+        ax.annotate(
+            str(name),
+            (first["x"], first["y"]),
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=INK,
+        )
+    ax.margins(0.15)
+    shares = table.attrs["shares"]
+    ax.set_xlabel(f"first direction of effects ({shares[0]:.0%})")
+    ax.set_ylabel(f"second direction ({shares[1]:.0%})")
+    if predicted is not None:
+        ax.legend(frameon=False, fontsize=8.5)
+    tidy(ax)
+    return finish([ax], show=show, save=save, new=axes is None, single=True)
+
+
+def map_table(
+    adata: AnnData,
+    *,
+    predicted: Predicted = None,
+    condition_key: str,
+    control: str,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """Numbers of :func:`condition_map`.
+
+    Returns
+    -------
+    Rows of ``condition``, ``kind``, ``x`` and ``y``; ``attrs["shares"]``: share of the squared
+    effects along both directions.
+    """
+    counts = adata.X if layer is None else adata.layers[layer]
+    values, groups = log_normalise(counts), adata.obs[condition_key].astype(str).to_numpy()
+    names = [name for name in pd.unique(groups) if name != str(control)]
+    if len(names) < 2 or str(control) not in groups:
+        msg = (
+            f"a map needs cells of control={control!r} and of at least two other conditions; "
+            f"obs[{condition_key!r}] has {sorted(set(groups))[:10]}."
+        )
+        raise InputDataError(msg)
+    start = _mean(values[groups == str(control)])
+    effects = np.stack([_mean(values[groups == name]) for name in names]) - start
+    _, singular, directions = np.linalg.svd(effects, full_matrices=False)
+    kinds, points = ["observed"] * len(names), [*effects]
+    for cells in _listed(predicted):
+        at = adata.var_names.get_indexer(cells.var_names)
+        change = np.zeros(adata.n_vars)
+        change[at] = _mean(log_normalise(cells.X)) - start[at]
+        names.append(str(cells.uns["scdisent"]["prediction"]["condition"]))
+        kinds.append("predicted")
+        points.append(change)
+    x, y = (np.stack(points) @ directions[:2].T).T
+    table = pd.DataFrame({"condition": names, "kind": kinds, "x": x, "y": y})
+    table.attrs["shares"] = (singular[:2] ** 2 / (singular**2).sum()).tolist()
+    return table
+
+
+def _listed(predicted: Predicted) -> list[AnnData]:
+    if predicted is None:
+        return []
+    return [predicted] if isinstance(predicted, AnnData) else list(predicted)
+
+
+def _mean(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values.mean(axis=0), dtype=np.float64).ravel()
+
+
+def _dose_rows(
+    counts: Any, names: pd.Index, genes: Sequence[str], dose: NDArray[np.floating]
+) -> pd.DataFrame:
+    """Mean and standard error of each gene at each dose."""
+    values = log_normalise(counts)[:, names.get_indexer(list(genes))]
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    cells = pd.DataFrame(values, columns=list(genes)).assign(dose=dose)
+    found = cells.melt("dose", var_name="gene").groupby(["gene", "dose"])["value"]
+    return found.agg(mean="mean", error="sem").reset_index()
+
+
+def _draw_doses(ax: Axes, table: pd.DataFrame) -> None:
+    seen = table[table["kind"] == "observed"].sort_values("dose")
+    x, y = seen["dose"].to_numpy(), seen["mean"].to_numpy()
+    ax.errorbar(x, y, 1.64 * seen["error"], fmt="o-", ms=4, lw=1, color=BLUE, label="observed")
+    said = table[table["kind"] == "predicted"].sort_values("dose")
+    if len(said):
+        ax.plot(said["dose"], said["mean"], color=ORANGE, lw=1, ls=(0, (4, 3)), label="predicted")
+        for is_seen, rows in said.groupby("seen"):
+            face = ORANGE if is_seen else "white"
+            ax.scatter(
+                rows["dose"], rows["mean"], s=26, facecolors=face, edgecolors=ORANGE, zorder=3
+            )
+    doses = np.unique(x)
+    positive = doses[doses > 0]
+    ax.set_xscale("symlog", linthresh=positive.min() if len(positive) else 1.0)
+    ax.xaxis.set_major_locator(FixedLocator(doses.tolist()))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.tick_params(axis="x", labelrotation=45)
+    ax.set_xlabel("dose")
+    tidy(ax)
