@@ -1,12 +1,13 @@
 """Worlds in which something is hidden: cell types, donors, combinations, genes, lines, doses."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from scdisent import splits
 from scdisent.benchmarks._invariance import kang_2000_genes
@@ -16,6 +17,10 @@ from scdisent.effects import log_normalise
 
 N_EMBEDDED = 10
 """Principal components of a gene's expression in control cells that describe its knock-out."""
+
+
+def nothing_known(adata: AnnData) -> None:
+    """Conditions are plain levels."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class World:
     about: str
     unseen_conditions: bool = False
     """Whether whole conditions are hidden, which only some models can answer."""
-    table: Callable[[AnnData], ConditionTable | None] = field(default=lambda adata: None)
+    table: Callable[[AnnData], ConditionTable | None] = nothing_known
 
     def keys(self) -> dict[str, Any]:
         """Arguments that splits share with setup."""
@@ -37,8 +42,21 @@ class World:
         return {name: self.setup[name] for name in names if name in self.setup}
 
 
+OTHERS = "other genes"
+
+
+def with_other_genes(adata: AnnData, whole: AnnData) -> AnnData:
+    """Chosen genes, and all others together as one more: libraries stay those of whole cells."""
+    chosen = whole.var_names.isin(adata.var_names)
+    rest = sparse.csr_matrix(whole.X[:, ~chosen].sum(axis=1))
+    x = sparse.hstack([whole[:, adata.var_names].X, rest], format="csr", dtype=np.float32)
+    var = pd.DataFrame(index=[*adata.var_names, OTHERS])
+    return AnnData(x, obs=adata.obs.copy(), var=var)
+
+
 def _kang(seed: int) -> AnnData:
-    return kang_2000_genes(n_genes=5_000)
+    chosen = kang_2000_genes(n_genes=5_000)
+    return with_other_genes(chosen, load("kang2018_6k")[chosen.obs_names])
 
 
 def _kang_types(adata: AnnData) -> list[splits.Split]:

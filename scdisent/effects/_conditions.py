@@ -60,6 +60,9 @@ def condition_weights(
         if recipe == "additive":
             msg = f"parts {missing} of {condition!r} have no cells in training: {list(known)[:10]}."
             raise OptionError(msg)
+    if recipe == "additive":
+        msg = f"unseen='additive' adds the parts of a combination, and {condition!r} is none."
+        raise OptionError(msg)
     has_row = table is not None and table.is_single(condition)
     if recipe == "auto" and not has_row:
         recipe = "mean"

@@ -88,6 +88,7 @@ class Statement:
     """What a decoder says of some cells, under their own and under the target condition."""
 
     cells: Cells
+    head: Any
     before: Tensor
     after: Tensor
 
@@ -104,7 +105,7 @@ class Stratum:
 
 
 def predicted_mean(
-    module: Any, head: Any, statements: Sequence[Statement], offset: Tensor, *, seed: int
+    module: Any, statements: Sequence[Statement], offset: Tensor, *, seed: int
 ) -> Tensor:
     """Mean expression of the cells drawn with an offset on the target's logits, ``(n_genes,)``.
 
@@ -118,21 +119,21 @@ def predicted_mean(
     for said in statements:
         moved = said.after + F.pad(offset, (0, said.after.shape[1] - len(offset)))
         for _ in range(n_draws):
-            drawn = head.carry_over(said.cells, said.before, moved, rng=rng)
+            drawn = said.head.carry_over(said.cells, said.before, moved, rng=rng)
             total += (log_normalised(drawn) if is_drawn else drawn).sum(dim=0)
     return total / (n_cells * n_draws)
 
 
-def own_mean(module: Any, head: Any, statements: Sequence[Statement], *, seed: int) -> Tensor:
+def own_mean(module: Any, statements: Sequence[Statement], *, seed: int) -> Tensor:
     """Mean expression that the decoder predicts by itself, over the draws of the last steps."""
     none = torch.zeros_like(statements[0].after[0, : statements[0].cells.x.shape[1]])
     draws = range(seed + N_STEPS - N_AVERAGED, seed + N_STEPS)
-    means = [predicted_mean(module, head, statements, none, seed=draw) for draw in draws]
+    means = [predicted_mean(module, statements, none, seed=draw) for draw in draws]
     return torch.stack(means).mean(dim=0)
 
 
 def calibrated_offset(
-    module: Any, head: Any, statements: Sequence[Statement], target: Tensor, *, seed: int
+    module: Any, statements: Sequence[Statement], target: Tensor, *, seed: int
 ) -> Tensor:
     r"""Gene-wise offset on the target's logits that brings the predicted mean to ``target``.
 
@@ -147,11 +148,11 @@ def calibrated_offset(
     """
     offset = torch.zeros_like(target)
     if module.expects != "counts":
-        return target - predicted_mean(module, head, statements, offset, seed=seed)
+        return target - predicted_mean(module, statements, offset, seed=seed)
     wanted, total = target.clamp_min(0).expm1() + FLOOR, torch.zeros_like(target)
     gain, before = torch.full_like(target, GAIN), torch.zeros_like(target)
     for step in range(N_STEPS):
-        mean = predicted_mean(module, head, statements, offset, seed=seed + step)
+        mean = predicted_mean(module, statements, offset, seed=seed + step)
         gap = (wanted / (mean.expm1() + FLOOR)).log()
         gain = torch.where(gap * before < 0, gain / 2, gain)
         offset = (offset + gain * gap).clamp(-LARGEST_OFFSET, LARGEST_OFFSET)

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
+from scdisent.effects import AUTO
 from scdisent.model._codes_mixin import CONDITION_CODES
 from scdisent.model._common import resolve_seed
 from scdisent.model._expression_mixin import ExpressionMixin
@@ -124,6 +125,7 @@ class DISCoVeR(LatentMixin, ExpressionMixin):
     """
 
     _module_cls = DiscoverModule
+    default_anchor = AUTO
 
     def __init__(
         self,

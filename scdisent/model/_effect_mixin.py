@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scdisent._constants import KEYS
 from scdisent._errors import SetupError
+from scdisent.data import _registry as reg
 from scdisent.effects import EffectTable, predicted_effect
 from scdisent.model._anchor import (
     N_CALIBRATION,
@@ -27,7 +28,6 @@ from scdisent.model._anchor import (
 from scdisent.model._base import DisentModel
 from scdisent.model._common import subset
 from scdisent.model._transfer import Transfer
-from scdisent.module import JOINT
 from scdisent.nn import Cells
 
 DECODER_FIELDS = (KEYS.BATCH, KEYS.CATEGORICAL_COVARIATES, KEYS.CONTINUOUS_COVARIATES)
@@ -45,9 +45,14 @@ class Aim:
     unseen: str = "auto"
 
 
+BY_DEFAULT = "default"
+
+
 class EffectMixin(DisentModel):
     """Effects of the training cells, and offsets that bring predictions to them."""
 
+    default_anchor: ClassVar[str | None] = None
+    """Recipe of ``anchor="default"`` where setup named cell types."""
     effects_: EffectTable | None = None
 
     @torch.inference_mode()
@@ -58,6 +63,10 @@ class EffectMixin(DisentModel):
 
     def _aim(self, plan: Transfer, condition: str, **options: Any) -> Aim | None:
         """Closed-form effect to move means towards; None: the decoder has the last word."""
+        if options["recipe"] == BY_DEFAULT:
+            # Without cell types the mean effect may be that of another mixture of cells.
+            is_known = reg.setup_argument(self.registry_, "labels_key") is not None
+            options["recipe"] = self.default_anchor if is_known else None
         return None if options["recipe"] is None else Aim(condition, **options)
 
     def _anchored(
@@ -82,15 +91,14 @@ class EffectMixin(DisentModel):
             cells = np.sort(rng.permutation(np.flatnonzero(index == i))[:N_CALIBRATION])
             statements = []
             for part in self._cells_of(subset(source, cells), codes[cells], batch_size=None):
-                _, before, after = plan.decode(self.module, part)
-                statements.append(Statement(part, before, after))
+                statements.append(Statement(part, *plan.decode(self.module, part)))
             mean = torch.cat([expression(self.module, s.cells) for s in statements]).mean(dim=0)
             strata.append(Stratum(names[own_group], self.conditions[code], statements, mean))
         return strata, index
 
     def _offset(self, stratum: Stratum, aim: Aim) -> Tensor:
         """Offset on the target's logits of one stratum, ``(n_genes,)``."""
-        module, head, statements = self.module, self.module.likelihoods[JOINT], stratum.statements
+        module, statements = self.module, stratum.statements
         effect = predicted_effect(
             cast("EffectTable", self.effects_),
             aim.condition,
@@ -103,9 +111,9 @@ class EffectMixin(DisentModel):
         )
         goal = stratum.mean + torch.from_numpy(effect).to(stratum.mean)
         if aim.weight < 1:
-            own = own_mean(module, head, statements, seed=aim.seed)
+            own = own_mean(module, statements, seed=aim.seed)
             goal = own + aim.weight * (goal - own)
-        return calibrated_offset(module, head, statements, goal, seed=aim.seed)
+        return calibrated_offset(module, statements, goal, seed=aim.seed)
 
     def _cells_of(
         self,

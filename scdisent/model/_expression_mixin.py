@@ -84,7 +84,10 @@ class ExpressionMixin(PredictMixin):
         source = subset(source, index)
         genes, chosen = self._genes(gene_list)
         as_batch = self._batch_code(transform_batch)
-        plan = None if transform_condition is None else self._transfer_to(transform_condition, None)
+        moves = self.transfers[0]
+        plan = (
+            None if transform_condition is None else self._transfer_to(transform_condition, moves)
+        )
         use_mean = n_samples <= 1 and n_samples_overall is None
         samples = [
             np.concatenate(

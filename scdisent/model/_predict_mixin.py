@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from scdisent import __version__
 from scdisent._constants import KEYS, UNS_KEY
-from scdisent._errors import OptionError, SetupError, one_of
+from scdisent._errors import InputDataError, OptionError, SetupError, one_of
 from scdisent.conditions import without_dose
 from scdisent.data import _registry as reg
 from scdisent.data import conditions_of
@@ -23,7 +23,7 @@ from scdisent.effects import EffectTable
 from scdisent.model._anchor import group_names
 from scdisent.model._codes_mixin import CodesMixin
 from scdisent.model._common import resolve_seed, subset
-from scdisent.model._effect_mixin import EffectMixin
+from scdisent.model._effect_mixin import BY_DEFAULT, EffectMixin
 from scdisent.model._sinks import sink_at
 from scdisent.model._transfer import OF_UNSEEN, TRANSFERS, Anchors, Transfer
 from scdisent.module import INVARIANT, SPECIFIC
@@ -38,7 +38,7 @@ class PredictMixin(CodesMixin, EffectMixin):
     """Prediction for models with an invariant and a specific block."""
 
     transfers: ClassVar[tuple[str, ...]] = TRANSFERS
-    """Recipes of the model, the default first."""
+    """Recipes of the model; the first one moves codes."""
     anchors_: Anchors | None = None
 
     def _need_conditions(self) -> None:
@@ -63,8 +63,8 @@ class PredictMixin(CodesMixin, EffectMixin):
         transfer: str | None = None,
         noise: str = "keep",
         n_neighbors: int = 15,
-        anchor: str | None = None,
-        anchor_weight: float = 1.0,
+        anchor: str | None = "default",
+        anchor_weight: float = 0.5,
         n_samples: int = 1,
         indices: Sequence[int] | NDArray[np.generic] | None = None,
         batch_size: int | None = None,
@@ -94,20 +94,22 @@ class PredictMixin(CodesMixin, EffectMixin):
             ``"counts"``: values as the likelihood draws them (whole numbers for count models);
             ``"mean"``: their expectation.
         transfer
-            How the specific code w is moved; None: ``"mean_difference"``.
-            ``"mean_difference"``: w plus the difference of the conditions' mean w in training;
-            ``"local_difference"``: the same over the ``n_neighbors`` nearest training cells in z;
-            ``"nearest"``: mean w of the nearest training cells of the target; ``"prior"``: mean of
-            p(w | z, y'); ``"swap"``: q(w | x, y'), which keeps the source condition that w reads in
-            x; ``"decoder"``: no w, the ratio p(x | z, y') / p(x | z, y) of the invariant head.
+            How the decoder's statement is moved; None: the model's default, for DISCoVeR
+            ``"decoder"``. ``"decoder"``: no w, the ratio p(x | z, y') / p(x | z, y) of the
+            invariant head. ``"mean_difference"``: w plus the difference of the conditions' mean w
+            in training; ``"local_difference"``: the same over the ``n_neighbors`` nearest training
+            cells in z; ``"nearest"``: mean w of the nearest training cells of the target;
+            ``"prior"``: mean of p(w | z, y'); ``"swap"``: q(w | x, y'), which keeps the source
+            condition that w reads in x.
         noise
             ``"keep"``: abduction, the cell's own noise; ``"fresh"``: a new draw of the decoder.
         n_neighbors
             Of the local recipes.
         anchor
             Recipe of :mod:`scdisent.effects` ("stacked", "ridge", "weighted", "nearest", "mean", or
-            "auto": the best of them on cell types of training left out in turn) whose mean the
-            prediction is brought to, cell type by cell type; None: what the decoder says.
+            "auto": the best of them on cell types of training left out in turn) towards whose mean
+            the prediction is moved, cell type by cell type; None: what the decoder says.
+            "default": "auto" for DISCoVeR where setup named cell types, else None.
         anchor_weight
             Share of the closed form in that mean; 0 leaves the decoder's.
         n_samples
@@ -151,8 +153,13 @@ class PredictMixin(CodesMixin, EffectMixin):
             self._refuse_reconstruction(codes, plan.target)
         strata, options = None, {"recipe": anchor, "weight": anchor_weight}
         aim = self._aim(plan, condition, **options, seed=resolve_seed(seed))
-        if aim is not None:
-            plan, strata = self._anchored(source, codes, plan, aim)
+        try:
+            if aim is not None:
+                plan, strata = self._anchored(source, codes, plan, aim)
+        except (InputDataError, OptionError):  # there is no closed form of this effect
+            if anchor != BY_DEFAULT:
+                raise
+            aim = None
 
         rng = np.random.default_rng(resolve_seed(seed)) if kind == "counts" else None
         near = []
@@ -165,6 +172,7 @@ class PredictMixin(CodesMixin, EffectMixin):
             "reference": sorted({self.conditions[code] for code in np.unique(codes)}),
             "kind": kind,
             "transfer": plan.recipe,
+            "anchor": "" if aim is None else aim.recipe,
             "noise": noise,
             "seed": resolve_seed(seed),
             **plan.notes,
@@ -216,10 +224,14 @@ class PredictMixin(CodesMixin, EffectMixin):
             )
         self.anchors_ = Anchors(**tensors) if tensors else None
 
+    def _default_transfer(self) -> str:
+        """The invariant head where it sees the condition; it was the better of both on Kang."""
+        return "mean_difference" if self.module.invariant_head == "z" else "decoder"
+
     def _transfer_to(
         self, condition: str, recipe: str | None, *, n_neighbors: int = 15
     ) -> Transfer:
-        recipe = one_of(recipe or self.transfers[0], self.transfers, "transfer")
+        recipe = one_of(recipe or self._default_transfer(), self.transfers, "transfer")
         if recipe == "decoder" and self.module.invariant_head == "z":
             msg = (
                 "transfer='decoder' needs an invariant head that sees the condition. Build the "

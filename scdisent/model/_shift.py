@@ -11,8 +11,8 @@ from torch import Tensor
 
 from scdisent._errors import OptionError, one_of
 from scdisent.effects import AUTO, GROUP_RECIPES, UNSEEN, EffectTable, correlations
-from scdisent.model._anchor import Statement, Stratum, training_cells
-from scdisent.model._effect_mixin import Aim
+from scdisent.model._anchor import Stratum, training_cells
+from scdisent.model._effect_mixin import BY_DEFAULT, Aim
 from scdisent.model._predict_mixin import PredictMixin
 from scdisent.model._transfer import Anchors, Transfer
 from scdisent.module import JOINT, ShiftModule
@@ -133,7 +133,7 @@ class ShiftModel(PredictMixin):
         return Shift(recipe, n_neighbors, codes, target, flat, torch.ones(1))
 
     def _aim(self, plan: Transfer, condition: str, **options: Any) -> Aim | None:
-        if options["recipe"] is not None:
+        if options["recipe"] not in (None, BY_DEFAULT):
             msg = "anchor= moves a network's prediction; a ShiftModel takes transfer= instead."
             raise OptionError(msg)
         if plan.recipe == IDENTITY:
@@ -174,4 +174,5 @@ def on_base(stratum: Stratum, base: Tensor) -> Stratum:
     """The same cells, of each of which the decoder says the stratum's mean."""
     rows = [base.expand(len(said.cells), -1) for said in stratum.statements]
     said = zip(stratum.statements, rows, strict=True)
-    return replace(stratum, statements=[Statement(s.cells, row, row) for s, row in said])
+    moved = [replace(s, before=row, after=row) for s, row in said]
+    return replace(stratum, statements=moved)

@@ -57,13 +57,37 @@ def small_world(monkeypatch):
 
 def test_every_method_is_asked_the_same_questions_beside_its_baselines(small_world):
     tasks = response.tasks(("small",), seeds=(0,))
-    assert tasks == [("small", "a+b", "shift", 0), ("small", "a+b", "CG-VAE", 0)]
+    assert tasks == [("small", "a+b", method, 0) for method in ("shift", "DISCoVeR", "CG-VAE")]
     table = pd.DataFrame(response.run_task(tasks[0])).set_index("method")
-    assert {"ridge, counts", "ridge", "mean", "no change"} < set(table.index)
-    assert table.loc["ridge", "r2_delta_weighted"] > 0.5
+    assert {"auto, counts", "additive", "mean", "no change"} < set(table.index)
+    assert "dose" not in table.index  # a recipe that has no answer
+    assert table.loc["additive", "r2_delta_weighted"] > 0.5
     assert abs(table.loc["no change", "pearson_delta"]) < 1e-9
     page = response._page(table.reset_index().assign(world="simulated pairs"), "here")
     assert "1 questions, seeds [0]" in page
+
+
+def test_a_lead_is_counted_and_has_an_interval_over_questions():
+    names = ("pearson_delta", "pearson_delta_top", "energy_distance", "r2_variance_top")
+    rows = [
+        {
+            "split": f"s{i}",
+            "group": "g",
+            "condition": "c",
+            "kind": kind,
+            "method": method,
+            "seed": 0,
+        }
+        | dict.fromkeys(names, value)
+        for i in range(8)
+        for kind, method, value in (
+            ("prediction", "DISCoVeR", 0.5 + 0.1 * (i > 1)),
+            ("baseline", "mean", 0.55),
+        )
+    ]
+    found = response._ahead(pd.DataFrame(rows))[-1]
+    assert "| DISCoVeR: mean | 6 of 8; +0.025" in found
+    assert "2 of 8; -0.025" in found  # of a distance, where smaller is better
 
 
 def test_splits_of_the_simulated_worlds_hide_what_they_say():

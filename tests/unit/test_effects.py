@@ -274,3 +274,9 @@ def test_a_category_of_its_own_tells_nothing():
     assert weights("c", ["a", "b"], table=table) == {"a": 0.5, "b": 0.5}
     with pytest.raises(OptionError, match="no condition of training has"):
         weights("c", ["a", "b"], table=table, recipe="ridge")
+
+
+def test_only_combinations_add_up():
+    table = ConditionTable(pd.DataFrame({"dose": [1.0, 2.0]}, index=["a", "b"]))
+    with pytest.raises(OptionError, match="'b' is none"):
+        ef.condition_weights("b", ["a"], control="control", table=table, recipe="additive")
