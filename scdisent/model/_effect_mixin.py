@@ -107,13 +107,22 @@ class EffectMixin(DisentModel):
             recipe=aim.recipe,
             unseen=aim.unseen,
             conditions=self.condition_table,
-            profile=stratum.mean.double().cpu().numpy(),
+            profile=self._profile(stratum),
         )
         goal = stratum.mean + torch.from_numpy(effect).to(stratum.mean)
         if aim.weight < 1:
             own = own_mean(module, statements, seed=aim.seed)
             goal = own + aim.weight * (goal - own)
         return calibrated_offset(module, statements, goal, seed=aim.seed)
+
+    def _profile(self, stratum: Stratum) -> NDArray[np.float64] | None:
+        """Profile of a group that training did not see; those of training are less noisy."""
+        effects = cast("EffectTable", self.effects_)
+        if stratum.group in effects.groups:
+            own = effects.profiles(stratum.reference)[effects.groups.index(stratum.group)]
+            if np.isfinite(own).all():
+                return None
+        return stratum.mean.double().cpu().numpy()
 
     def _cells_of(
         self,

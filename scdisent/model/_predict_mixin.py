@@ -157,7 +157,7 @@ class PredictMixin(CodesMixin, EffectMixin):
             if aim is not None:
                 plan, strata = self._anchored(source, codes, plan, aim)
         except (InputDataError, OptionError):  # there is no closed form of this effect
-            if anchor != BY_DEFAULT:
+            if anchor != BY_DEFAULT or self.default_anchor is None:
                 raise
             aim = None
 

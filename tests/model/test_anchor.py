@@ -5,7 +5,7 @@ import pytest
 
 import scdisent
 from scdisent import effects as ef
-from scdisent._errors import OptionError, SetupError
+from scdisent._errors import InputDataError, OptionError, SetupError
 
 
 def mean_of(adata):
@@ -36,7 +36,8 @@ def test_an_anchored_prediction_has_the_mean_of_the_closed_form(model):
     goal = goal_of(model, source)
     gaps = {}
     for anchor in (None, "ridge"):
-        found = model.predict(source, condition="stimulated", anchor=anchor, n_samples=5)
+        options = {"anchor": anchor, "anchor_weight": 1.0, "n_samples": 5}
+        found = model.predict(source, condition="stimulated", **options)
         gap = mean_of(found) - goal
         gaps[anchor] = (gap - gap.mean()).std()
     assert gaps["ridge"] < 0.05
@@ -46,11 +47,12 @@ def test_an_anchored_prediction_has_the_mean_of_the_closed_form(model):
 def test_the_weight_moves_the_mean_from_the_network_to_the_closed_form(model):
     source = source_of(model)
 
-    def mean(**options):
-        return mean_of(model.predict(source, condition="stimulated", n_samples=5, **options))
+    def mean(weight, anchor="mean"):
+        options = {"anchor": anchor, "anchor_weight": weight, "n_samples": 5}
+        return mean_of(model.predict(source, condition="stimulated", **options))
 
-    alone, half, full = mean(), mean(anchor="mean", anchor_weight=0.5), mean(anchor="mean")
-    np.testing.assert_allclose(mean(anchor="mean", anchor_weight=0), alone, atol=0.15)
+    alone, half, full = mean(0.5, anchor=None), mean(0.5), mean(1.0)
+    np.testing.assert_allclose(mean(0.0), alone, atol=0.15)
     way = (half - alone) @ (full - alone) / np.square(full - alone).sum()
     assert 0.35 < way < 0.65
 
@@ -74,7 +76,7 @@ def test_the_residual_of_real_values_stays(kit):
     adata = kit.ready("normal")
     model = kit.trained(scdisent.DISCoVeR, adata, likelihood="normal")
     source = source_of(model)
-    found = model.predict(source, condition="stimulated", anchor="ridge").X
+    found = model.predict(source, condition="stimulated", anchor="ridge", anchor_weight=1.0).X
     types = source.obs["cell_type"].astype(str)
     for group in types.unique():
         own = (types == group).to_numpy()
@@ -92,3 +94,31 @@ def test_misuse_is_refused(model):
     model.effects_ = None
     with pytest.raises(SetupError, match="train it again"):
         model.predict(source, condition="stimulated", anchor="ridge")
+
+
+def test_the_default_holds_half_of_the_best_closed_form_where_cell_types_are_known(kit):
+    model = kit.trained(scdisent.DISCoVeR, kit.ready(n_cells=600, n_genes=50))
+    source = source_of(model)
+    options = {"condition": "stimulated", "seed": 0}
+    found = model.predict(source, **options)
+    asked = model.predict(source, **options, anchor="auto", anchor_weight=0.5)
+    np.testing.assert_array_equal(found.X.toarray(), asked.X.toarray())
+    made = found.uns["scdisent"]["prediction"]
+    assert (made["anchor"], made["transfer"]) == ("auto", "decoder")
+    plain = kit.trained(scdisent.DISCoVeR, kit.ready(setup={"labels_key": None}))
+    made = plain.predict(source_of(plain), **options).uns["scdisent"]["prediction"]
+    assert made["anchor"] == ""
+
+
+def test_without_a_closed_form_the_default_is_what_the_network_says(kit):
+    adata = kit.ready(n_cells=600, n_genes=50)
+    model = kit.trained(scdisent.DISCoVeR, adata)
+    source = source_of(model)
+    model.effects_.n_cells[:, 0], model.effects_.means[:, 0] = 0, np.nan  # no control cells
+    options = {"condition": "stimulated", "seed": 0}
+    found = model.predict(source, **options)
+    alone = model.predict(source, **options, anchor=None)
+    np.testing.assert_array_equal(found.X.toarray(), alone.X.toarray())
+    assert found.uns["scdisent"]["prediction"]["anchor"] == ""
+    with pytest.raises(InputDataError, match="no group of training was seen"):
+        model.predict(source, **options, anchor="auto")
