@@ -12,7 +12,7 @@ from scdisent.data._datamodules import ResidentDataModule, split_cells
 from scdisent.data._disk import DiskDataModule, DiskLoader
 from scdisent.data._doses import DOSED, condition_names, conditions_of, table_of_levels
 from scdisent.data._fields import check_setup, scvi_fields
-from scdisent.data._query import query_loader
+from scdisent.data._query import query_loader, with_genes_of
 
 __all__ = [
     "DOSED",
@@ -35,4 +35,5 @@ __all__ = [
     "scvi_fields",
     "split_cells",
     "table_of_levels",
+    "with_genes_of",
 ]

@@ -32,11 +32,13 @@ def check_setup(
     continuous_covariate_keys: Sequence[str] | None,
     dose_key: str | None = None,
     source_registry: Mapping[str, Any] | None = None,
+    new_levels: bool = False,
 ) -> None:
     """Everything that can be wrong with the input, before the AnnData is touched.
 
     With ``source_registry`` the cells must have the genes and levels of that setup, of which any
-    part will do; without one they must have at least two conditions.
+    part will do (with ``new_levels``: any levels); without one they must have at least two
+    conditions.
     """
     if adata.is_view:
         msg = "adata is a view of another AnnData. Run adata = adata.copy() before setup."
@@ -63,7 +65,7 @@ def check_setup(
         check_dose(adata, dose_key=dose_key, condition_key=condition_key)
     check_expression(adata, layer=layer)
     if source_registry is not None:
-        check_like_training(adata, source_registry)
+        check_like_training(adata, source_registry, new_levels=new_levels)
         return
     if condition_key is None:
         if control is not None:

@@ -74,7 +74,9 @@ def query_loader(
     return CellLoader(table, batch_size=batch_size, device=device)
 
 
-def check_like_training(adata: AnnData, registry: Mapping[str, Any]) -> None:
+def check_like_training(
+    adata: AnnData, registry: Mapping[str, Any], *, new_levels: bool = False
+) -> None:
     """Refuse cells that cannot stand in for those of training: other genes, other levels."""
     if _matched_genes(adata.var_names, reg.gene_names(registry)) is not None:
         msg = (
@@ -83,9 +85,18 @@ def check_like_training(adata: AnnData, registry: Mapping[str, Any]) -> None:
             "load again, or pass the cells to the getters, which match genes by name."
         )
         raise InputDataError(msg)
-    for key in reg.ARGUMENT_OF:
+    for key in () if new_levels else reg.ARGUMENT_OF:
         if reg.is_registered(registry, key):
             _column(adata.obs, registry, key)
+
+
+def with_genes_of(adata: AnnData, registry: Mapping[str, Any]) -> AnnData:
+    """Copy of the cells with the genes of training in their order, or the cells as they are.
+
+    Further genes are left out with a warning that counts them; missing ones are refused.
+    """
+    genes = _matched_genes(adata.var_names, reg.gene_names(registry))
+    return adata if genes is None else adata[:, genes].copy()
 
 
 def _matched_genes(found: pd.Index, expected: NDArray[np.object_]) -> NDArray[np.intp] | None:

@@ -262,6 +262,8 @@ class DisentModel(BaseModelClass):
             msg = f"max_epochs={max_epochs}: expected at least 1, or None for the default."
             raise OptionError(msg)
         plan_kwargs = {**self._plan_defaults(), **(plan_kwargs or {})}
+        if self.module.is_adapting:  # decay would move weights that have no gradient
+            plan_kwargs["weight_decay"], keep_best = 0.0, False
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         guard = DivergenceGuard()
         callbacks = list(trainer_kwargs.pop("callbacks", None) or [])

@@ -13,9 +13,9 @@ from scdisent._errors import OptionError, one_of
 from scdisent.effects import AUTO
 from scdisent.model._codes_mixin import CONDITION_CODES
 from scdisent.model._common import resolve_seed
-from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import LatentMixin
 from scdisent.model._options import merge_weights, replace_checked
+from scdisent.model._query_mixin import QueryMixin
 from scdisent.module import TERMS, DiscoverModule
 
 
@@ -78,7 +78,7 @@ PRESETS = {
 }
 
 
-class DISCoVeR(LatentMixin, ExpressionMixin):
+class DISCoVeR(LatentMixin, QueryMixin):
     r"""Two latent blocks, two reconstructions, a game over the condition.
 
     .. math::
@@ -195,9 +195,5 @@ class DISCoVeR(LatentMixin, ExpressionMixin):
         codes = self.adata_manager.get_from_registry(KEYS.CONDITION).ravel()
         return np.bincount(codes, minlength=self.summary_stats.n_labels).tolist()
 
-    def _after_training(self, datamodule: Any, guard: Any) -> None:
-        self._remember(datamodule)
-        super()._after_training(datamodule, guard)
-
     def _plan_defaults(self) -> dict[str, Any]:
-        return dict(PRESETS[self.preset].plan)
+        return {**PRESETS[self.preset].plan, **super()._plan_defaults()}

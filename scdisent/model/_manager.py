@@ -17,8 +17,9 @@ def build_manager(
     setup_method_args: dict[str, Any],
     *,
     source_registry: dict[str, Any] | None = None,
+    new_levels: bool = False,
 ) -> AnnDataManager:
-    """Check the input, then register its fields."""
+    """Check the input, then register its fields; ``new_levels`` come after those of the source."""
     arguments = dict(setup_method_args["setup_args"])
     control = arguments.pop("control")
     table = as_table(arguments.pop("condition_table"))
@@ -34,6 +35,7 @@ def build_manager(
         **{key: arguments[key] for key in covariates},
         dose_key=dose_key,
         source_registry=source_registry,
+        new_levels=new_levels,
     )
     named: dict[str, Any] = {"condition_key": condition_key, "control": control}
     if dose_key is not None:
@@ -48,7 +50,8 @@ def build_manager(
     if dose_key is not None:
         adata.obs[DOSED] = condition_names(adata.obs, **named)
     manager = AnnDataManager(fields=scvi_fields(**arguments), setup_method_args=setup_method_args)
-    manager.register_fields(adata, source_registry)
+    further = {"extend_categories": True} if new_levels else {}
+    manager.register_fields(adata, source_registry, **further)
     return manager
 
 

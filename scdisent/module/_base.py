@@ -68,6 +68,8 @@ class DisentModule(BaseModuleClass):
     ----------
     progress
         Share of the training that is done, kept by the plan; terms with a moving target read it.
+    is_adapting
+        Whether only what is new is trained; running statistics then stay as they are.
     """
 
     adversaries: Any  # torch's containers do not know what they hold
@@ -87,12 +89,30 @@ class DisentModule(BaseModuleClass):
         self.weights = dict(weights)
         self.adversaries = nn.ModuleDict()
         self.progress = 1.0
+        self.is_adapting = False
 
     @property
     def n_nuisance(self) -> int:
         """Width of the technical covariates as decoders read them."""
         one_batch = self.n_batch if self.n_batch > 1 else 0
         return one_batch + sum(self.n_cats_per_cov) + self.n_continuous_cov
+
+    @property
+    def nuisance_columns(self) -> list[tuple[object, ...]]:
+        """Names of the technical covariates as decoders read them."""
+        batches = range(self.n_batch if self.n_batch > 1 else 0)
+        found: list[tuple[object, ...]] = [("batch", level) for level in batches]
+        for i, n_levels in enumerate(self.n_cats_per_cov):
+            found += [(f"covariate {i}", level) for level in range(n_levels)]
+        return found + [("number", i) for i in range(self.n_continuous_cov)]
+
+    def train(self, mode: bool = True) -> "DisentModule":
+        """As in torch; while adapting, normalisation uses what it has learned."""
+        super().train(mode)
+        for part in self.modules() if self.is_adapting else ():
+            if isinstance(part, nn.BatchNorm1d):
+                part.eval()
+        return self
 
     def told(self, condition: Tensor) -> Tensor:
         """What priors and heads read of conditions of training: their index, or a code."""

@@ -141,6 +141,20 @@ class DiscoverModule(DisentModule):
         """Kind of data the likelihood is for."""
         return str(self.likelihoods[JOINT].expects)
 
+    @property
+    def input_columns(self) -> dict[str, list[tuple[object, ...]]]:
+        """Names of what each weight with a column a level reads, in order."""
+        z, w = ([(block, i) for i in range(n)] for block, n in self.n_latents.items())
+        conditions = [("condition", i) for i in range(self.n_conditions)]
+        if self.code is not None:
+            conditions = [("code", i) for i in range(self.code.n_code)]
+        if self.invariant_head == "z":
+            conditions = []
+        return {
+            "decoders.joint.first.weight": [*z, *w, *self.nuisance_columns],
+            "decoders.invariant.first.weight": [*z, *self.nuisance_columns, *conditions],
+        }
+
     def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """Posterior of one block; the specific one reads ``condition`` (default: the cells')."""
         x = cells.log_normalised if self.expects == "counts" else cells.dense
