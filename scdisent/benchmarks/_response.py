@@ -17,13 +17,13 @@ from scdisent import tl
 from scdisent._errors import OptionError
 from scdisent.benchmarks._grid import Row, Task, run_grid
 from scdisent.benchmarks._report import environment
+from scdisent.benchmarks._response_page import COVERAGE, NETWORKS, RANK, write_page
 from scdisent.benchmarks._unseen import WORLDS, World, nothing_known
 from scdisent.conditions import ConditionTable
 from scdisent.effects import GROUP_RECIPES, UNSEEN, log_normalise, predicted_effect
 from scdisent.model import BFVAE, CGVAE, DISCoVeR, ShiftModel, setup_anndata
 from scdisent.model._anchor import ALL_CELLS
 from scdisent.splits import Question, Split
-from scdisent.tl._response import NO_CHANGE
 
 SEEDS = (0, 1, 2)
 COUNTED = ("stacked", "weighted")
@@ -41,20 +41,9 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 """Predictions of each network, by what is added to its name."""
 N_SMALLEST = 3
 """Conditions of a split from which on it is asked whether they are told apart."""
-RANK = "discrimination_rank"
-COLUMNS = {
-    "pearson_delta_top": "r, top 100",
-    "pearson_delta": "r, all",
-    "r2_delta_weighted": "R2, weighted",
-    "energy_distance": "E-distance",
-    "mmd": "MMD",
-    "r2_variance_top": "R2 of variance",
-    "de_overlap": "DE overlap",
-    "de_pr_auc": "DE PR-AUC",
-    "direction_match": "direction",
-    RANK: "rank",
-    "seconds": "fit, CPU s",
-}
+AUTO_COUNTS = "auto, counts"
+FEWEST_CELLS = 30
+"""Of a cell type whose change is held against its interval."""
 Predictions = dict[str, AnnData | NDArray[np.floating]]
 
 
@@ -79,6 +68,28 @@ class Fitted:
             return self._baselines(source, question, predict)
         return {f"{self.name}{title}": predict(**options) for title, options in VARIANTS[self.name]}
 
+    @property
+    def own_name(self) -> str:
+        """Name of the prediction that a method makes by default."""
+        return AUTO_COUNTS if self.name == SHIFT else self.name
+
+    def coverage(self, source: AnnData, observed: AnnData, question: Question) -> float:
+        """Share of genes whose observed change lies in its 90 % interval; NaN without intervals."""
+        if not hasattr(self.model, "predict_change"):
+            return float("nan")
+        table = self.model.predict_change(source, condition=question.condition, seed=self.seed)
+        key = self.model.registry_["setup_args"].get("labels_key")
+        found = []
+        for name, rows in table.dropna().groupby("cell_type"):
+            both = [
+                x if key is None else x[x.obs[key].astype(str) == name] for x in (observed, source)
+            ]
+            if min(x.n_obs for x in both) < FEWEST_CELLS:
+                continue
+            change = _mean(both[0]) - _mean(both[1])
+            found.append(float(((rows["low"] <= change) & (change <= rows["high"])).mean()))
+        return float(np.mean(found)) if found else float("nan")
+
     def _baselines(
         self, source: AnnData, question: Question, predict: Callable[..., AnnData]
     ) -> Predictions:
@@ -89,13 +100,14 @@ class Fitted:
             for recipe in ("mean",) if one_group else GROUP_RECIPES:
                 found[recipe] = self._shifted(source, question, recipe=recipe)
             counted = ("mean",) if one_group else COUNTED
-            return {**found, **{f"{r}, counts": predict(transfer=r) for r in counted}}
+            found |= {f"{r}, counts": predict(transfer=r) for r in counted}
+            return {**found, AUTO_COUNTS: predict()}
         for recipe in UNSEEN:
             try:
                 found[recipe] = self._shifted(source, question, unseen=recipe)
             except OptionError:  # not a question this recipe can answer
                 continue
-        return {**found, "auto, counts": predict()}
+        return {**found, AUTO_COUNTS: predict()}
 
     def _shifted(self, source: AnnData, question: Question, **recipes: Any) -> NDArray[np.floating]:
         """The textbook baseline: logarithms plus the effect, not below zero."""
@@ -192,6 +204,8 @@ def run_task(task: Task) -> list[Row]:
         if method != SHIFT:  # baselines and ceiling are in the rows of the shift
             table = table[table["kind"] == "prediction"]
         values = table.pivot(index=["kind", "method"], columns="metric", values="value")
+        inside = fitted.coverage(source, observed, question)
+        values.loc[values.index == ("prediction", fitted.own_name), COVERAGE] = inside
         shared = {"world": world_name, "split": split_name, "group": question.group}
         shared |= {"condition": question.condition, "seed": seed, "seconds": fitted.seconds}
         rows += [
@@ -251,9 +265,6 @@ def methods_of(world: World) -> list[str]:
     return [SHIFT] if world.table is nothing_known else [SHIFT, *NETWORKS[:2]]
 
 
-NETWORKS = ("DISCoVeR", "CG-VAE", "latent arithmetic")
-
-
 def tasks(worlds: Sequence[str] = tuple(WORLDS), seeds: Sequence[int] = SEEDS) -> list[Task]:
     """Every split of every world with every method that can answer; the shift first."""
     found: list[Task] = []
@@ -279,102 +290,5 @@ def response(
     """Run what is not in ``out/response.csv`` yet, then write ``response.md``."""
     out = Path(out)
     table = run_grid(out / "response.csv", tasks(worlds, seeds), run_task, n_processes=n_processes)
-    (out / "response.md").write_text(_page(table, environment(n_processes)))
+    (out / "response.md").write_text(write_page(table, environment(n_processes)))
     return table
-
-
-def _page(table: pd.DataFrame, where: str) -> str:
-    parts = [HEAD.format(environment=where)]
-    for name, world in WORLDS.items():
-        own = table[table["world"] == name]
-        if len(own):
-            parts.append(f"## {world.about}\n\n{_table(own)}\n")
-    return "\n".join(parts)
-
-
-def _table(rows: pd.DataFrame) -> str:
-    """Means over questions and seeds, then networks beside the baselines by question."""
-    scored = rows[rows["kind"] != "ranks"]
-    means = scored.groupby("method", sort=False).mean(numeric_only=True)
-    if RANK in rows:
-        ranks = rows[rows["kind"] == "ranks"].groupby("method")[RANK].mean()
-        means[RANK] = ranks.reindex(means.index)
-    columns = {key: title for key, title in COLUMNS.items() if key in means}
-    order = scored.groupby("method", sort=False)["kind"].first()
-    lines = ["| method | " + " | ".join(columns.values()) + " |"]
-    lines.append("| --- |" + " ---: |" * len(columns))
-    for kind in ("ceiling", "prediction", "baseline"):
-        for name in order.index[order == kind]:
-            cells = ["" if np.isnan(v) else f"{v:.3f}" for v in means.loc[name, list(columns)]]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    n_questions = len(scored.groupby(QUESTION, dropna=False))
-    lines.append(f"\n{n_questions} questions, seeds {sorted(rows['seed'].unique().tolist())}.\n")
-    return "\n".join([*lines, *_ahead(scored)])
-
-
-QUESTION = ["split", "group", "condition"]
-BETTER = {"pearson_delta_top": 1, "pearson_delta": 1, "energy_distance": -1, "r2_variance_top": 1}
-"""Metrics of the comparison, and whether larger (1) or smaller (-1) is better."""
-N_RESAMPLED = 2_000
-
-
-def _ahead(scored: pd.DataFrame) -> list[str]:
-    """In how many questions networks are ahead of each baseline, and by how much."""
-    mean = scored.groupby([*QUESTION, "kind", "method"], dropna=False, sort=False).mean(
-        numeric_only=True
-    )
-    wide = mean.reset_index().pivot(index=QUESTION, columns=["kind", "method"])
-    kinds = mean.index.droplevel(QUESTION).unique()
-    networks = [name for kind, name in kinds if kind == "prediction" and _is_network(name)]
-    plain = [name for kind, name in kinds if kind == "baseline" and name != NO_CHANGE]
-    lines = ["| ahead of | " + " | ".join(COLUMNS[key] for key in BETTER) + " |"]
-    lines.append("| --- |" + " ---: |" * len(BETTER))
-    for network in networks:
-        for baseline in plain:
-            cells = []
-            for metric, sign in BETTER.items():
-                values = wide[metric]
-                gap = sign * (values["prediction", network] - values["baseline", baseline])
-                cells.append(_counted(gap.dropna().to_numpy()))
-            lines.append(f"| {network}: {baseline} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def _is_network(name: str) -> bool:
-    return name.split(",")[0] in NETWORKS
-
-
-def _counted(gap: NDArray[np.floating]) -> str:
-    """Questions ahead, and the mean lead with its 90 % interval over questions."""
-    if not len(gap):
-        return ""
-    rng = np.random.default_rng(0)
-    drawn = gap[rng.integers(len(gap), size=(N_RESAMPLED, len(gap)))].mean(axis=1)
-    low, high = np.quantile(drawn, [0.05, 0.95])
-    return f"{(gap > 0).sum()} of {len(gap)}; {gap.mean():+.3f} ({low:+.3f}, {high:+.3f})"
-
-
-HEAD = """# Unseen responses
-
-What would a condition do to cells that were not seen under it? Made by `scdisent bench response`,
-{environment}
-
-Each row is a mean over questions (a hidden group under a hidden condition) and seeds. All are held
-against the same observed control cells; genes are judged by the observed cells alone. r: Pearson
-correlation of the predicted with the observed change of the mean log-normalised expression, over
-all genes and over the 100 of largest Welch t; R2, weighted: explained share of that change, genes
-weighted by squared t; E-distance and MMD in 30 principal components of the real cells; R2 of
-variance over the 100 genes; DE: genes that respond; rank: whether the conditions of a split are
-told apart (0.5 is chance). The ceiling is one half of the observed cells against the other half.
-
-Recipes of `scdisent.effects` (`stacked`, `ridge`, `weighted`, `nearest`, `mean`, `additive`, ...)
-shift the logarithm of each cell by the effect in closed form; "counts" thins or adds counts until
-the mean is reached (`ShiftModel`). DISCoVeR as it predicts by default: its decoder, its mean moved
-half way to that of the recipe that inner cross-validation chose; "network alone": without the
-closed form; "w moved": by the difference of mean codes. The second table says in how many questions
-(means over seeds) a network is ahead of a baseline, and by how much on average, with a 90 %
-interval over questions (bootstrap).
-
-Kang: 5,000 genes and the sum of all others as one more, so that libraries are those of whole cells.
-
-"""

@@ -25,6 +25,7 @@ from scdisent.effects._groups import (
     similarity_weights,
     smoother,
 )
+from scdisent.effects._intervals import gaps_of_conditions, gaps_of_groups, half_width
 from scdisent.effects._table import TARGET_SUM, EffectTable, log_normalise
 
 __all__ = [
@@ -38,7 +39,10 @@ __all__ = [
     "condition_weights",
     "correlations",
     "equal_weights",
+    "gaps_of_conditions",
+    "gaps_of_groups",
     "group_effect",
+    "half_width",
     "left_out_errors",
     "log_normalise",
     "nearest_weights",

@@ -92,6 +92,25 @@ def condition_weights(
         return dict.fromkeys(known, 1 / len(known))
 
 
+def kind_of(
+    condition: str,
+    known: Sequence[str],
+    *,
+    table: ConditionTable | None = None,
+    recipe: str = "auto",
+) -> str:
+    """What kind of guess a condition without cells needs: two of a kind have like errors."""
+    separator = "+" if table is None else table.separator
+    parts = condition.split(separator)
+    if recipe in ("auto", "additive") and len(parts) > 1 and not set(parts) - set(known):
+        return "additive"
+    if recipe in ("auto", "dose") and table is not None and table.is_single(condition):
+        weights = _dose_weights(condition, known, table)
+        if weights:
+            return "dose between" if min(weights.values()) >= 0 else "dose beyond"
+    return recipe
+
+
 def _dose_weights(condition: str, known: Sequence[str], table: ConditionTable) -> dict[str, float]:
     """Interpolation in log(1 + dose) along conditions that differ in nothing but the dose."""
     if table.dose is None and AT not in condition:

@@ -15,13 +15,13 @@ from torch import Tensor
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
+from scdisent.model._change_mixin import ChangeMixin
 from scdisent.model._common import resolve_seed, subset
-from scdisent.model._predict_mixin import PredictMixin
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
 
-class ExpressionMixin(PredictMixin):
+class ExpressionMixin(ChangeMixin):
     """Decoded expression for models with an invariant and a specific block."""
 
     @torch.inference_mode()

@@ -12,8 +12,8 @@ from torch import Tensor
 from scdisent._errors import OptionError, one_of
 from scdisent.effects import AUTO, GROUP_RECIPES, UNSEEN, EffectTable, correlations
 from scdisent.model._anchor import Stratum, training_cells
+from scdisent.model._change_mixin import ChangeMixin
 from scdisent.model._effect_mixin import BY_DEFAULT, Aim
-from scdisent.model._predict_mixin import PredictMixin
 from scdisent.model._transfer import Anchors, Transfer
 from scdisent.module import JOINT, ShiftModule
 from scdisent.nn import Cells
@@ -37,7 +37,7 @@ class Shift(Transfer):
         return module.likelihoods[JOINT], base, base
 
 
-class ShiftModel(PredictMixin):
+class ShiftModel(ChangeMixin):
     r"""The baselines: effects in closed form, carried over to single cells.
 
     .. math:: \bar x_{g c'} = \bar x_{g c} + \sum_{k} v_k \sum_{h} w_h \, \delta_{h k}

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from scdisent.benchmarks import _response as response
+from scdisent.benchmarks import _response_page
 from scdisent.benchmarks._grid import run_grid
 from scdisent.benchmarks._unseen import WORLDS, World
 from scdisent.datasets import simulate_conditions
@@ -63,7 +64,7 @@ def test_every_method_is_asked_the_same_questions_beside_its_baselines(small_wor
     assert "dose" not in table.index  # a recipe that has no answer
     assert table.loc["additive", "r2_delta_weighted"] > 0.5
     assert abs(table.loc["no change", "pearson_delta"]) < 1e-9
-    page = response._page(table.reset_index().assign(world="simulated pairs"), "here")
+    page = _response_page.write_page(table.reset_index().assign(world="simulated pairs"), "here")
     assert "1 questions, seeds [0]" in page
 
 
@@ -85,7 +86,7 @@ def test_a_lead_is_counted_and_has_an_interval_over_questions():
             ("baseline", "mean", 0.55),
         )
     ]
-    found = response._ahead(pd.DataFrame(rows))[-1]
+    found = _response_page._ahead(pd.DataFrame(rows))[-1]
     assert "| DISCoVeR: mean | 6 of 8; +0.025" in found
     assert "2 of 8; -0.025" in found  # of a distance, where smaller is better
 

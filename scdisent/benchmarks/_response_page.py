@@ -1,0 +1,122 @@
+"""The page of the response benchmark: means, and in how many questions networks lead."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scdisent.benchmarks._unseen import WORLDS
+from scdisent.tl._response import NO_CHANGE
+
+RANK, COVERAGE = "discrimination_rank", "coverage"
+NETWORKS = ("DISCoVeR", "CG-VAE", "latent arithmetic")
+COLUMNS = {
+    "pearson_delta_top": "r, top 100",
+    "pearson_delta": "r, all",
+    "r2_delta_weighted": "R2, weighted",
+    "energy_distance": "E-distance",
+    "mmd": "MMD",
+    "r2_variance_top": "R2 of variance",
+    "de_overlap": "DE overlap",
+    "de_pr_auc": "DE PR-AUC",
+    "direction_match": "direction",
+    RANK: "rank",
+    COVERAGE: "in 90 % interval",
+    "seconds": "fit, CPU s",
+}
+
+
+def write_page(table: pd.DataFrame, where: str) -> str:
+    parts = [HEAD.format(environment=where)]
+    for name, world in WORLDS.items():
+        own = table[table["world"] == name]
+        if len(own):
+            parts.append(f"## {world.about}\n\n{_table(own)}\n")
+    return "\n".join(parts)
+
+
+def _table(rows: pd.DataFrame) -> str:
+    """Means over questions and seeds, then networks beside the baselines by question."""
+    scored = rows[rows["kind"] != "ranks"]
+    means = scored.groupby("method", sort=False).mean(numeric_only=True)
+    if RANK in rows:
+        ranks = rows[rows["kind"] == "ranks"].groupby("method")[RANK].mean()
+        means[RANK] = ranks.reindex(means.index)
+    columns = {key: title for key, title in COLUMNS.items() if key in means}
+    order = scored.groupby("method", sort=False)["kind"].first()
+    lines = ["| method | " + " | ".join(columns.values()) + " |"]
+    lines.append("| --- |" + " ---: |" * len(columns))
+    for kind in ("ceiling", "prediction", "baseline"):
+        for name in order.index[order == kind]:
+            cells = ["" if np.isnan(v) else f"{v:.3f}" for v in means.loc[name, list(columns)]]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    n_questions = len(scored.groupby(QUESTION, dropna=False))
+    lines.append(f"\n{n_questions} questions, seeds {sorted(rows['seed'].unique().tolist())}.\n")
+    return "\n".join([*lines, *_ahead(scored)])
+
+
+QUESTION = ["split", "group", "condition"]
+BETTER = {"pearson_delta_top": 1, "pearson_delta": 1, "energy_distance": -1, "r2_variance_top": 1}
+"""Metrics of the comparison, and whether larger (1) or smaller (-1) is better."""
+N_RESAMPLED = 2_000
+
+
+def _ahead(scored: pd.DataFrame) -> list[str]:
+    """In how many questions networks are ahead of each baseline, and by how much."""
+    mean = scored.groupby([*QUESTION, "kind", "method"], dropna=False, sort=False).mean(
+        numeric_only=True
+    )
+    wide = mean.reset_index().pivot(index=QUESTION, columns=["kind", "method"])
+    kinds = mean.index.droplevel(QUESTION).unique()
+    networks = [
+        name for kind, name in kinds if kind == "prediction" and name.split(",")[0] in NETWORKS
+    ]
+    plain = [name for kind, name in kinds if kind == "baseline" and name != NO_CHANGE]
+    lines = ["| ahead of | " + " | ".join(COLUMNS[key] for key in BETTER) + " |"]
+    lines.append("| --- |" + " ---: |" * len(BETTER))
+    for network in networks:
+        for baseline in plain:
+            cells = []
+            for metric, sign in BETTER.items():
+                values = wide[metric]
+                gap = sign * (values["prediction", network] - values["baseline", baseline])
+                cells.append(_counted(gap.dropna().to_numpy()))
+            lines.append(f"| {network}: {baseline} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _counted(gap: NDArray[np.floating]) -> str:
+    """Questions ahead, and the mean lead with its 90 % interval over questions."""
+    if not len(gap):
+        return ""
+    rng = np.random.default_rng(0)
+    drawn = gap[rng.integers(len(gap), size=(N_RESAMPLED, len(gap)))].mean(axis=1)
+    low, high = np.quantile(drawn, [0.05, 0.95])
+    return f"{(gap > 0).sum()} of {len(gap)}; {gap.mean():+.3f} ({low:+.3f}, {high:+.3f})"
+
+
+HEAD = """# Unseen responses
+
+What would a condition do to cells that were not seen under it? Made by `scdisent bench response`,
+{environment}
+
+Each row is a mean over questions (a hidden group under a hidden condition) and seeds. All are held
+against the same observed control cells; genes are judged by the observed cells alone. r: Pearson
+correlation of the predicted with the observed change of the mean log-normalised expression, over
+all genes and over the 100 of largest Welch t; R2, weighted: explained share of that change, genes
+weighted by squared t; E-distance and MMD in 30 principal components of the real cells; R2 of
+variance over the 100 genes; DE: genes that respond; rank: whether the conditions of a split are
+told apart (0.5 is chance); in 90 % interval: share of genes whose change of the mean, by cell type,
+lies in that of `predict_change`. The ceiling is one half of the observed cells against the other
+half.
+
+Recipes of `scdisent.effects` (`stacked`, `ridge`, `weighted`, `nearest`, `mean`, `additive`, ...)
+shift the logarithm of each cell by the effect in closed form; "counts" thins or adds counts until
+the mean is reached (`ShiftModel`). DISCoVeR as it predicts by default: its decoder, its mean moved
+half way to that of the recipe that inner cross-validation chose; "network alone": without the
+closed form; "w moved": by the difference of mean codes. The second table says in how many questions
+(means over seeds) a network is ahead of a baseline, and by how much on average, with a 90 %
+interval over questions (bootstrap).
+
+Kang: 5,000 genes and the sum of all others as one more, so that libraries are those of whole cells.
+
+"""
