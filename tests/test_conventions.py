@@ -17,7 +17,11 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_data_registry" not in
 ROOMS = ("model", "tl", "pl", "metrics", "datasets")
 MAX_POSITIONAL, MAX_BODY, MAX_MODULE = 2, 60, 450
 RESPONSE = "pearson_delta weighted_mse r2_delta de_overlap direction_match de_pr_auc"
-THREE_ARRAYS = {"tl.evaluate_response", *(f"metrics.{name}" for name in RESPONSE.split())}
+THREE_ARRAYS = {
+    "tl.evaluate_response",
+    "tl.response_pair",
+    *(f"metrics.{name}" for name in RESPONSE.split()),
+}
 """The agreed form of a response metric takes (observed, predicted, control)."""
 
 

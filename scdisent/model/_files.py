@@ -24,6 +24,7 @@ FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "model.json", "MANIFEST.sha256"
 _EXTRA = "extra."
 _ATTRIBUTES = ("is_trained_", "train_indices_", "validation_indices_", "test_indices_")
+_OPTIONAL = ("response_check_",)
 
 
 def save_folder(model: "DisentModel", folder: Path, *, overwrite: bool) -> None:
@@ -73,6 +74,8 @@ def load_folder(
     model._set_extra_tensors(extra)
     for name in _ATTRIBUTES:
         setattr(model, name, described["attributes"][name])
+    for name in _OPTIONAL:
+        setattr(model, name, described["attributes"].get(name))
     model.history_ = {name: _frame(curve) for name, curve in described["history"].items()}
     model.to_device(device)
     model.module.eval()
@@ -91,7 +94,10 @@ def _describe(model: "DisentModel") -> dict[str, Any]:
         },
         "init": {**parameters["non_kwargs"], **parameters["kwargs"].get("options", {})},
         "registry": model.registry_,
-        "attributes": {name: getattr(model, name) for name in _ATTRIBUTES},
+        "attributes": {
+            **{name: getattr(model, name) for name in _ATTRIBUTES},
+            **{name: getattr(model, name, None) for name in _OPTIONAL},
+        },
         "history": {
             name: {"epoch": list(curve.index), "value": curve.iloc[:, 0].tolist()}
             for name, curve in (model.history_ or {}).items()

@@ -1,5 +1,6 @@
 """Counterfactual cells and expression under another condition."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,13 @@ from torch.nn import functional as F
 
 from scdisent import __version__
 from scdisent._constants import KEYS, UNS_KEY
-from scdisent._errors import InputDataError, OptionError, SetupError, one_of
+from scdisent._errors import (
+    InputDataError,
+    OptionError,
+    ScDisentWarning,
+    SetupError,
+    one_of,
+)
 from scdisent.conditions import without_dose
 from scdisent.data import _registry as reg
 from scdisent.data import conditions_of
@@ -40,6 +47,18 @@ class PredictMixin(CodesMixin, EffectMixin):
     transfers: ClassVar[tuple[str, ...]] = TRANSFERS
     """Recipes of the model; the first one moves codes."""
     anchors_: Anchors | None = None
+    response_check_: dict[str, Any] | None = None
+    """What ``tl.check_response`` found."""
+
+    def _warn_if_arithmetic_is_better(self) -> None:
+        check = self.response_check_
+        if check is not None and check["ratio"] > 1:
+            msg = (
+                f"on cell types left out (tl.check_response, {check['condition']!r}) the closed "
+                f"form {check['best']!r} was better: the model's squared error was "
+                f"{check['ratio']:.2f} times as large. Consider ShiftModel, or anchor_weight=1."
+            )
+            warnings.warn(msg, ScDisentWarning, stacklevel=3)
 
     def _need_conditions(self) -> None:
         """Refuse cells that were set up without a condition."""
@@ -145,6 +164,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         if n_samples < 1 or (kind == "mean" and n_samples > 1):
             msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
             raise OptionError(msg)
+        self._warn_if_arithmetic_is_better()
         sink, condition = sink_at(out), self._named_condition(condition, dose)
         source = subset(self._source(adata), indices)
         plan = self._transfer_to(condition, transfer, n_neighbors=n_neighbors)

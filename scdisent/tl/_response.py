@@ -1,13 +1,13 @@
 """Predicted against observed cells, beside the baselines and the ceiling."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
+from anndata import AnnData, concat
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
@@ -30,12 +30,14 @@ class Score:
     larger_is_better: bool
     reads: str = "genes"
     """``"genes"``: (observed, predicted, control); ``"top"``: the same with the top genes;
-    ``"variance"``: (observed, predicted) of the top genes; ``"cloud"``: principal components."""
+    ``"perturbed"``: the same with cells of other conditions for control; ``"variance"``: (observed,
+    predicted) of the top genes; ``"cloud"``: principal components."""
 
 
 SCORES: Mapping[str, Score] = {
     "pearson_delta": Score(sm.pearson_delta, True),
     "pearson_delta_top": Score(sm.pearson_delta, True, "top"),
+    "pearson_delta_perturbed": Score(sm.pearson_delta, True, "perturbed"),
     "r2_delta": Score(sm.r2_delta, True),
     "r2_delta_weighted": Score(partial(sm.r2_delta, weighted=True), True),
     "weighted_mse": Score(sm.weighted_mse, False),
@@ -56,6 +58,7 @@ class Setting:
     control: Floats
     top: NDArray[np.intp]
     components: PCA
+    perturbed: Floats | None = None
 
     @classmethod
     def of(cls, observed: Floats, control: Floats, *, n_top: int, n_components: int) -> "Setting":
@@ -74,7 +77,14 @@ class Setting:
         if score.reads == "variance":
             return score.function(observed, predicted, genes=self.top)
         chosen = {"genes": self.top} if score.reads == "top" else {}
-        return score.function(observed, predicted, self.control, **chosen)
+        start = self.perturbed if score.reads == "perturbed" else self.control
+        return score.function(observed, predicted, start, **chosen)
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of those that can be computed."""
+        has = self.perturbed is not None
+        return [name for name, score in SCORES.items() if has or score.reads != "perturbed"]
 
 
 def _some(cells: Floats) -> Floats:
@@ -90,6 +100,7 @@ def evaluate_response(
     control: AnnData,
     *,
     baselines: Any = None,
+    perturbed: AnnData | None = None,
     layer: str | None = None,
     is_counts: bool = True,
     n_top: int = 100,
@@ -114,6 +125,10 @@ def evaluate_response(
         Cells by name, or a trained :class:`scdisent.ShiftModel`, whose recipes are then asked for
         the same cells. Arrays ``(n_cells, n_genes)`` are taken as log-normalised expression of the
         predicted genes. None: no change.
+    perturbed
+        Cells of other conditions than the control. With them ``pearson_delta_perturbed`` measures
+        changes from their mean: what all conditions share no longer counts (Systema,
+        Viñas Torné et al. 2025).
     layer
         Layer of ``observed`` and ``control`` that ``predicted.X`` is comparable with; None: ``X``.
     is_counts
@@ -149,6 +164,8 @@ def evaluate_response(
     setting = Setting.of(
         read(observed, layer), read(control, layer), n_top=n_top, n_components=n_components
     )
+    if perturbed is not None:
+        setting = replace(setting, perturbed=read(perturbed, layer))
     if len(setting.observed) < 4:
         msg = f"{len(setting.observed)} observed cells are too few to be judged by: at least 4."
         raise InputDataError(msg)
@@ -160,6 +177,52 @@ def evaluate_response(
     first, second = np.array_split(setting.observed[order], 2)
     rows += _rows(setting, second, rng, n_bootstrap, method=CEILING, kind="ceiling", truth=first)
     return _normalised(pd.DataFrame(rows))
+
+
+def response_pair(
+    observed: AnnData,
+    predicted: AnnData | Mapping[str, AnnData],
+    control: AnnData,
+    *,
+    condition_key: str = "condition",
+    layer: str | None = None,
+    is_counts: bool = True,
+) -> tuple[AnnData, AnnData]:
+    """Observed and predicted cells in the form that other evaluations read.
+
+    Both hold the same control cells and the same genes as log-normalised expression, and the
+    condition in one column: what ``cell_eval.MetricsEvaluator(adata_pred=, adata_real=, pert_col=,
+    control_pert=)`` takes, and, one below the other, distances of pertpy.
+
+    Parameters
+    ----------
+    observed
+        Cells of the target conditions.
+    predicted
+        Their prediction, or predictions by condition.
+    control
+        Control cells, which both get.
+    condition_key
+        Column of the condition in all of them.
+    layer, is_counts
+        As in :func:`evaluate_response`.
+
+    Returns
+    -------
+    Real and predicted cells.
+    """
+    said = [predicted] if isinstance(predicted, AnnData) else list(predicted.values())
+    genes = said[0].var_names
+
+    def plain(cells: AnnData, own_layer: str | None) -> AnnData:
+        values = _values(cells, own_layer, genes=genes, is_counts=is_counts)
+        obs = pd.DataFrame({condition_key: cells.obs[condition_key].astype(str)})
+        return AnnData(sparse.csr_matrix(values), obs=obs, var=pd.DataFrame(index=genes))
+
+    start = plain(control, layer)
+    pairs = ([plain(observed, layer)], [plain(cells, None) for cells in said])
+    real, made = (concat([start, *cells], index_unique="-") for cells in pairs)
+    return real, made
 
 
 def _methods(
@@ -216,13 +279,13 @@ def _rows(
     draws = [
         {
             name: setting.score(name, *(x[rng.integers(len(x), size=len(x))] for x in both))
-            for name in SCORES
+            for name in setting.scores
         }
         for _ in range(n_bootstrap)
         for both in [(observed, predicted)]
     ]
     rows = []
-    for name in SCORES:
+    for name in setting.scores:
         own = [draw[name] for draw in draws]
         low, high = np.quantile(own, [0.05, 0.95]) if own else (np.nan, np.nan)
         value = setting.score(name, observed, predicted)

@@ -42,7 +42,42 @@ def test_values_are_those_of_the_metrics(world):
     assert row["pearson_delta_top"] == pytest.approx(sm.pearson_delta(*cells, genes=top))
     assert row["r2_delta_weighted"] == pytest.approx(sm.r2_delta(*cells, weighted=True))
     assert row["r2_variance_top"] == pytest.approx(sm.r2_variance(*cells[:2], genes=top))
-    assert set(found.columns) == set(SCORES)
+    assert set(found.columns) == set(SCORES) - {"pearson_delta_perturbed"}
+
+
+def test_what_all_conditions_share_does_not_count_beside_perturbed_cells():
+    """A prediction of the mean of the other conditions says nothing of this one."""
+    adata = simulate_conditions(
+        n_cells=3_000, n_genes=60, n_types=1, conditions=("control", "a", "b", "c"), seed=2
+    )
+    kinds = {name: adata[adata.obs["condition"] == name].copy() for name in ("control", "a", "b")}
+    others = adata[adata.obs["condition"].isin(["b", "c"])].copy()
+    table = scdisent.tl.evaluate_response(
+        kinds["a"], {"mean": others, "true": kinds["a"]}, kinds["control"], perturbed=others
+    )
+    values = wide(table)["pearson_delta_perturbed"]
+    assert abs(values["mean"]) < 1e-9
+    assert values["true"] == pytest.approx(1)
+    cells = [log_normalise(x.X).toarray() for x in (kinds["a"], kinds["b"], others)]
+    one = scdisent.tl.evaluate_response(kinds["a"], kinds["b"], kinds["control"], perturbed=others)
+    expected = sm.pearson_delta(*cells)
+    assert wide(one).loc["prediction", "pearson_delta_perturbed"] == pytest.approx(expected)
+
+
+def test_the_pair_for_other_evaluations_holds_the_same_control_cells(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated")
+    real, said = scdisent.tl.response_pair(observed, predicted, control)
+    assert list(real.var_names) == list(said.var_names) == list(predicted.var_names)
+    for pair, cells in ((real, observed), (said, predicted)):
+        kind = pair.obs["condition"]
+        expected = np.vstack([log_normalise(x.X).toarray() for x in (control, cells)])
+        np.testing.assert_allclose(pair.X.toarray(), expected)
+        assert kind.value_counts().to_dict() == {
+            "control": control.n_obs,
+            "stimulated": cells.n_obs,
+        }
+        assert pair.obs_names.is_unique
 
 
 def test_a_second_sample_of_the_truth_scores_like_the_ceiling_and_no_change_like_nothing(world):
@@ -65,6 +100,7 @@ def test_the_recipes_of_a_shift_model_are_baselines_and_beat_no_change(world):
     table = scdisent.tl.evaluate_response(observed, predicted, control, baselines=model)
     assert set(table.loc[table["kind"] == "baseline", "method"]) == {
         NO_CHANGE,
+        "stacked",
         "ridge",
         "weighted",
         "nearest",
