@@ -101,6 +101,7 @@ def _train(verbs: Any) -> None:
             "--labels-key": "obs column of the cell type; optional",
             "--sample-key": "obs column of the donor or replicate",
             "--batch-key": "obs column of the technical batch",
+            "--dose-key": "obs column of doses of the condition",
             "--layer": "layer with the values of the likelihood; default: X",
         },
     )
@@ -127,6 +128,7 @@ def _predict(verbs: Any) -> None:
             "--cells": "use only the cells with this level of an obs column, as COLUMN=LEVEL",
         },
     )
+    parser.add_argument("--dose", type=float, help="dose of the condition, seen or not")
     parser.add_argument("--kind", default="counts", help="counts or mean; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     _add_output(parser)

@@ -9,7 +9,7 @@ from scdisent import ScDisentError
 from scdisent.cli._files import FileError, read_cells, refuse_outputs, write_cells, write_table
 from scdisent.cli._parser import MODELS
 
-KEYS = ("condition_key", "control", "labels_key", "sample_key", "batch_key", "layer")
+KEYS = ("condition_key", "control", "labels_key", "sample_key", "batch_key", "dose_key", "layer")
 
 
 def train(args: Namespace) -> None:
@@ -36,6 +36,7 @@ def predict(args: Namespace) -> None:
         cells,
         condition=args.condition,
         reference=args.reference,
+        dose=args.dose,
         kind=args.kind,
         seed=args.seed,
     )

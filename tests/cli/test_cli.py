@@ -97,6 +97,21 @@ def test_predict_gives_one_cell_of_whole_counts_for_each_chosen_cell(folder):
     assert once.uns["scdisent"]["prediction"]["seed"] == 3
 
 
+def test_doses_can_be_trained_on_and_predicted(tmp_path):
+    cells, out, model = (tmp_path / name for name in ("cells.h5ad", "trained.h5ad", "model"))
+    adata = scdisent.datasets.simulate_conditions(n_cells=300, n_genes=60, doses=(0.5, 1.0))
+    adata.write_h5ad(cells)
+    setup = ("--condition-key", "condition", "--control", "control", "--dose-key", "dose")
+    fit = ("--max-epochs", 1, "--model-dir", model, "--out", out)
+    assert run("train", cells, *setup, *fit) == 0
+    asked = ("--condition", "stimulated", "--dose", 0.7, "--cells", "condition=control")
+    made = tmp_path / "made.h5ad"
+    assert run("predict", cells, "--model-dir", model, *asked, "--out", made) == 0
+    found = ad.read_h5ad(made)
+    assert (found.obs["dose"] == 0.7).all()
+    assert not found.obs["scdisent_seen"].any()
+
+
 def test_the_command_works_from_a_shell(folder):
     command = [sys.executable, "-m", "scdisent", "predict", str(folder / "cells.h5ad")]
     command += ["--model-dir", str(folder / "model"), "--condition", "stimulated"]
