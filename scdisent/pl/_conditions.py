@@ -17,6 +17,8 @@ from scdisent.pl._figure import BLUE, GREY, INK, ORANGE, Drawn, finish, panels, 
 from scdisent.pl._response import setting
 
 N_COLUMNS = 4
+CLOSEST = 0.09
+"""Labels of doses, as a share of the axis."""
 Predicted: TypeAlias = AnnData | Sequence[AnnData] | None
 
 
@@ -269,9 +271,21 @@ def _draw_doses(ax: Axes, table: pd.DataFrame) -> None:
     doses = np.unique(x)
     positive = doses[doses > 0]
     ax.set_xscale("symlog", linthresh=positive.min() if len(positive) else 1.0)
-    ax.xaxis.set_major_locator(FixedLocator(doses.tolist()))
+    ax.xaxis.set_major_locator(FixedLocator(_apart(ax, doses)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.tick_params(axis="x", labelrotation=45)
     ax.set_xlabel("dose")
     tidy(ax)
+
+
+def _apart(ax: Axes, values: NDArray[np.floating]) -> list[float]:
+    """Values whose labels along the x axis do not touch, the largest first."""
+    ax.autoscale_view()
+    points = np.column_stack([values, np.zeros(len(values))])
+    places = ax.transAxes.inverted().transform(ax.transData.transform(points))[:, 0]
+    kept: list[int] = []
+    for i in reversed(range(len(values))):
+        if not kept or places[kept[-1]] - places[i] > CLOSEST:
+            kept.append(i)
+    return values[kept].tolist()
