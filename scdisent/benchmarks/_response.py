@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from numpy.typing import NDArray
+from scvi.model import SCVI
 
 from scdisent import metrics as sm
 from scdisent import tl
@@ -37,6 +39,7 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "CG-VAE": [("", {}), (", anchored", {"anchor": "auto"})],
     "latent arithmetic": [("", {})],
+    "scVI": [("", {})],
 }
 """Predictions of each network, by what is added to its name."""
 N_SMALLEST = 3
@@ -179,11 +182,40 @@ class LatentArithmetic:
         return AnnData(self.vae.decode(codes) * library, var=source.var)
 
 
+class ScviDecoded:
+    """scVI with the condition as its batch: codes decoded under another batch.
+
+    ``get_normalized_expression(transform_batch=)`` at the library of each cell, the counterfactual
+    that its documentation gives; default architecture and training.
+    """
+
+    def __init__(self, train: AnnData, *, seed: int) -> None:
+        self.key = ShiftModel(train).registry_["setup_args"]["condition_key"]
+        cells = AnnData(train.X, obs=train.obs[[self.key]], var=train.var[[]])
+        SCVI.setup_anndata(cells, batch_key=self.key)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = SCVI(cells, gene_likelihood="nb")
+            self.model.train(enable_progress_bar=False)
+
+    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
+        """Decoded cells: expectations without the noise of counting."""
+        cells = AnnData(source.X, obs=source.obs[[self.key]], var=source.var[[]])
+        size = np.asarray(source.X.sum(axis=1))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            values = self.model.get_normalized_expression(
+                cells, transform_batch=condition, library_size=1, return_numpy=True
+            )
+        return AnnData(values * size, var=source.var)
+
+
 MODELS: dict[str, Callable[[AnnData, int], Any]] = {
     SHIFT: _shift,
     "DISCoVeR": _discover,
     "CG-VAE": _cgvae,
     "latent arithmetic": lambda train, seed: LatentArithmetic(train, seed=seed),
+    "scVI": lambda train, seed: ScviDecoded(train, seed=seed),
 }
 
 

@@ -8,7 +8,7 @@ from scdisent.benchmarks._unseen import WORLDS
 from scdisent.tl._response import NO_CHANGE
 
 RANK, COVERAGE = "discrimination_rank", "coverage"
-NETWORKS = ("DISCoVeR", "CG-VAE", "latent arithmetic")
+NETWORKS = ("DISCoVeR", "CG-VAE", "latent arithmetic", "scVI")
 COLUMNS = {
     "pearson_delta_top": "r, top 100",
     "pearson_delta": "r, all",
@@ -113,9 +113,10 @@ Recipes of `scdisent.effects` (`stacked`, `ridge`, `weighted`, `nearest`, `mean`
 shift the logarithm of each cell by the effect in closed form; "counts" thins or adds counts until
 the mean is reached (`ShiftModel`). DISCoVeR as it predicts by default: its decoder, its mean moved
 half way to that of the recipe that inner cross-validation chose; "network alone": without the
-closed form; "w moved": by the difference of mean codes. The second table says in how many questions
-(means over seeds) a network is ahead of a baseline, and by how much on average, with a 90 %
-interval over questions (bootstrap).
+closed form; "w moved": by the difference of mean codes. Latent arithmetic: scGen's recipe with a
+VAE of this package. scVI: the condition as its batch, decoded under another. The second table says
+in how many questions (means over seeds) a network is ahead of a baseline, and by how much on
+average, with a 90 % interval over questions (bootstrap).
 
 Kang: 5,000 genes and the sum of all others as one more, so that libraries are those of whole cells.
 

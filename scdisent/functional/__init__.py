@@ -36,6 +36,7 @@ from scdisent.functional._moments import (
 from scdisent.functional._sparse import (
     SparseCells,
     csr_tensor,
+    log1p_dense,
     log1p_normalised,
     sparse_linear,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "jacobian_l1",
     "label_kernel",
     "local_mean",
+    "log1p_dense",
     "log1p_normalised",
     "mean_absolute_jacobian",
     "mmd",

@@ -148,3 +148,9 @@ def log1p_normalised(cells: SparseCells, *, target_sum: float = 1e4) -> SparseCe
     """``log(1 + target_sum * x / library)``: encoder input that does not grow with depth."""
     library = cells.totals.clamp_min(1e-8)  # an empty query cell stays zero
     return cells.with_values(torch.log1p(cells.values * (target_sum / library)[cells.rows]))
+
+
+def log1p_dense(counts: Tensor, *, target_sum: float = 1e4) -> Tensor:
+    """The same of dense counts; a cell without counts stays zero."""
+    total = counts.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+    return torch.log1p(target_sum * counts / total)

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from scdisent._constants import KEYS
 from scdisent.data import ResidentDataModule
 from scdisent.data import _registry as reg
-from scdisent.effects import TARGET_SUM, EffectTable
+from scdisent.effects import EffectTable
+from scdisent.functional import log1p_dense
 from scdisent.nn import Cells
 
 ALL_CELLS = "all cells"
@@ -74,13 +75,7 @@ def group_names(registry: Any) -> list[str]:
 
 def expression(module: Any, cells: Cells) -> Tensor:
     """Values whose mean an effect changes, ``(n_cells, n_genes)``: counts log-normalised."""
-    return log_normalised(cells.dense) if module.expects == "counts" else cells.dense
-
-
-def log_normalised(counts: Tensor) -> Tensor:
-    """``log(1 + counts per 10,000)`` of dense counts."""
-    total = counts.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-    return torch.log1p(TARGET_SUM * counts / total)
+    return log1p_dense(cells.dense) if module.expects == "counts" else cells.dense
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ def predicted_mean(
         moved = said.after + F.pad(offset, (0, said.after.shape[1] - len(offset)))
         for _ in range(n_draws):
             drawn = said.head.carry_over(said.cells, said.before, moved, rng=rng)
-            total += (log_normalised(drawn) if is_drawn else drawn).sum(dim=0)
+            total += (log1p_dense(drawn) if is_drawn else drawn).sum(dim=0)
     return total / (n_cells * n_draws)
 
 

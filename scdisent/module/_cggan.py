@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from scdisent._errors import one_of
-from scdisent.functional import GENERATIVE_GAMES, jacobian_l1
+from scdisent.functional import GENERATIVE_GAMES, jacobian_l1, log1p_dense
 from scdisent.module._base import DisentModule, LatentBlock, State, Term
 from scdisent.module._cgvae import SPARSITY
 from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC
@@ -246,7 +246,7 @@ class CgganModule(DisentModule):
         drawn: Tensor = self.likelihoods[JOINT].relaxed_sample(raw, cells.library)
         if self.expects != "counts":
             return drawn
-        return torch.log1p(DEPTH * drawn / drawn.sum(dim=-1, keepdim=True).clamp_min(1.0))
+        return log1p_dense(drawn, target_sum=DEPTH)
 
     def terms(self, state: State) -> Iterator[Term]:
         """The objective of the generator; see the class docstring of the model."""
