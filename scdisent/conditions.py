@@ -17,7 +17,8 @@ AT = "@"
 
 def at_dose(condition: str, dose: float, *, separator: str = "+") -> str:
     """Name of a condition at a dose; every part of a combination gets it."""
-    return separator.join(f"{part}{AT}{dose:g}" for part in condition.split(separator))
+    number = np.format_float_positional(float(f"{dose:.12g}"), trim="-")  # 1e+06 has a separator
+    return separator.join(f"{part}{AT}{number}" for part in condition.split(separator))
 
 
 def without_dose(condition: str, *, separator: str = "+") -> tuple[str, float]:

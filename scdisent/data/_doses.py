@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from scdisent._errors import InputDataError
@@ -34,11 +35,12 @@ def condition_names(
     if dose_key is None:
         return levels
     names = levels.astype(str)
-    dose = pd.to_numeric(obs[dose_key], errors="coerce")
+    given = obs[dose_key] if dose_key in obs else pd.Series(np.nan, index=obs.index)
+    dose = pd.to_numeric(given, errors="coerce")
     is_control = names == str(control)
     wrong = ~is_control & ~(dose >= 0)
     if wrong.any():
-        first = f"{obs.index[wrong][0]!r} with {obs[dose_key][wrong].iloc[0]}"
+        first = f"{obs.index[wrong][0]!r} with {given[wrong].iloc[0]}"
         msg = (
             f"obs[{dose_key!r}] must hold a dose of at least 0 for each cell that is not a control "
             f"one; {int(wrong.sum()):,} cells have none, such as {first}."

@@ -128,7 +128,7 @@ def _column(obs: pd.DataFrame, registry: Mapping[str, Any], key: str) -> NDArray
     if names is None:  # setup made a constant column
         return np.zeros((len(obs), 1), dtype=np.int64)
     if key == KEYS.CONDITION:
-        _need(obs, [names, *filter(None, [reg.setup_argument(registry, "dose_key")])])
+        _need(obs, [names])
         return _codes_of(conditions_of(obs, registry), reg.levels(registry, key), key)[:, None]
     if key == KEYS.CATEGORICAL_COVARIATES:
         mappings = reg.joint_levels(registry)

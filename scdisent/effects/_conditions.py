@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scdisent._errors import OptionError, one_of
-from scdisent.conditions import AT, ConditionTable
+from scdisent.conditions import ConditionTable
 from scdisent.effects._groups import AUTO, group_effect, smoother
 from scdisent.effects._table import EffectTable, Floats
 
@@ -96,13 +96,14 @@ def kind_of(
     condition: str,
     known: Sequence[str],
     *,
+    control: str,
     table: ConditionTable | None = None,
     recipe: str = "auto",
 ) -> str:
     """What kind of guess a condition without cells needs: two of a kind have like errors."""
     separator = "+" if table is None else table.separator
     parts = condition.split(separator)
-    if recipe in ("auto", "additive") and len(parts) > 1 and not set(parts) - set(known):
+    if recipe in ("auto", "additive") and len(parts) > 1 and not set(parts) - {*known, control}:
         return "additive"
     if recipe in ("auto", "dose") and table is not None and table.is_single(condition):
         weights = _dose_weights(condition, known, table)
@@ -113,25 +114,31 @@ def kind_of(
 
 def _dose_weights(condition: str, known: Sequence[str], table: ConditionTable) -> dict[str, float]:
     """Interpolation in log(1 + dose) along conditions that differ in nothing but the dose."""
-    if table.dose is None and AT not in condition:
-        return {}
-    others = table.frame.drop(columns=[table.dose] if table.dose else [])
-    if table.embedding is not None:
-        others = others.join(table.embedding.add_prefix("embedding "))
-    own = others.loc[table.row(condition)]
+    row = table.row(condition)
     alike = [name for name in known if table.is_single(name)]
-    same = [name for name in alike if others.loc[table.row(name)].equals(own)]
-    x = np.log1p([table.dose_of(name) for name in same])
-    order = np.argsort(x)
-    names, x = ["", *np.array(same, dtype=object)[order]], np.r_[0.0, x[order]]
-    if len(names) < 2:
+    if row != condition:  # "drug@dose": the same drug, whatever else has the same columns
+        same = [name for name in alike if table.row(name) == row]
+    elif table.dose is not None:
+        others = table.frame.drop(columns=table.dose)
+        if table.embedding is not None:
+            others = others.join(table.embedding.add_prefix("embedding "))
+        same = [name for name in alike if others.loc[table.row(name)].equals(others.loc[row])]
+    else:
+        return {}
+    doses = [table.dose_of(name) for name in same]
+    steps = sorted({*doses, 0.0})
+    x = np.log1p(steps)
+    if len(steps) < 2:
         return {}
     at = float(np.log1p(table.dose_of(condition)))
     right = int(np.clip(np.searchsorted(x, at), 1, len(x) - 1))
-    share = (at - x[right - 1]) / max(x[right] - x[right - 1], 1e-12)
-    weights = {names[right - 1]: 1 - share, names[right]: share}
-    weights.pop("", None)  # dose zero has no effect
-    return weights
+    share = (at - x[right - 1]) / (x[right] - x[right - 1])
+    of_step = {steps[right - 1]: 1 - share, steps[right]: share}
+    return {
+        name: float(of_step[dose]) / doses.count(dose)  # dose zero has no effect
+        for name, dose in zip(same, doses, strict=True)
+        if dose > 0 and of_step.get(dose)
+    }
 
 
 def _feature_weights(

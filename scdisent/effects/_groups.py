@@ -88,6 +88,8 @@ FLOOR = 0.05
 FEW_CELLS = 100
 """At which a group counts half in what is learned from it."""
 PENALTIES = np.logspace(-2, 4, 13)
+FEWEST_CELLS = 10
+"""Of a group under either condition, for its own effect to be taken."""
 FEWEST_GROUPS = 3
 """That recipes can be compared on, or learned from."""
 
@@ -202,7 +204,10 @@ def left_out_errors(
         ]
         return float(np.mean(gaps))
 
-    return {recipe: error(recipe) for recipe in GROUP_RECIPES}
+    errors = {recipe: error(recipe) for recipe in GROUP_RECIPES}
+    if len(seen) - 1 < FEWEST_GROUPS:  # with one left out it was not stacking at all
+        errors[STACKED] = float("nan")
+    return errors
 
 
 def chosen_recipe(
@@ -235,7 +240,8 @@ def group_effect(
     condition
         One that some group was seen under.
     group
-        Seen under it: its own effect, unless the recipe is ``"mean"``. Others get a weighted sum.
+        Seen under it with at least :data:`FEWEST_CELLS` cells: its own effect, unless the recipe is
+        ``"mean"``. Others get what the recipe makes of those that were seen.
     recipe
         One of :data:`GROUP_RECIPES`, or ``"auto"``; see :func:`chosen_recipe`.
     reference
@@ -258,7 +264,9 @@ def group_effect(
     if group in table.groups:
         row = table.groups.index(group)
         effect = table.effects(condition, reference)[row]
-        if takes_own and np.isfinite(effect[0]):
+        columns = [table.conditions.index(name) for name in (condition, reference)]
+        is_sure = table.n_cells[row, columns].min() >= FEWEST_CELLS or len(seen) == 1
+        if takes_own and is_sure and np.isfinite(effect[0]):
             return effect
         profile = table.profiles(reference)[row] if profile is None else profile
     if profile is None or np.isnan(profile).any():

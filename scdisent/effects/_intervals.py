@@ -1,5 +1,7 @@
 """How far closed forms were off where the answer was known, as intervals for what is not."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,16 +76,15 @@ def gaps_of_conditions(
     A combination is compared with combinations whose parts were seen, a dose with doses between or
     beyond others. Returns ``(n_groups * n_conditions, n_genes)``.
     """
-    kind = kind_of(condition, table.treated, table=conditions, recipe=unseen)
+    options: dict[str, Any] = {"control": table.control, "table": conditions, "recipe": unseen}
+    kind = kind_of(condition, table.treated, **options)
     rows: list[NDArray[np.float64]] = []
     for own in table.treated:
         known = [name for name in table.treated if name != own]
         try:
-            if not known or kind_of(own, known, table=conditions, recipe=unseen) != kind:
+            if not known or kind_of(own, known, **options) != kind:
                 continue
-            weights = condition_weights(
-                own, known, control=table.control, table=conditions, recipe=unseen
-            )
+            weights = condition_weights(own, known, **options)
         except OptionError:  # nothing is known of it without its cells
             continue
         said = sum(w * table.effects(name, table.control) for name, w in weights.items())

@@ -16,7 +16,9 @@ TARGET_SUM = 1e4
 
 
 def log_normalise(counts: Any) -> Any:
-    """``log(1 + counts per 10,000)`` of each cell, dense or sparse as given."""
+    """``log(1 + counts per 10,000)`` of each cell, dense or sparse as given; read if on disk."""
+    if not isinstance(counts, np.ndarray | sparse.spmatrix | sparse.sparray):
+        counts = counts.to_memory() if hasattr(counts, "to_memory") else np.asarray(counts)
     if not sparse.issparse(counts):
         counts = np.asarray(counts, dtype=np.float64)
         return np.log1p(counts * (TARGET_SUM / counts.sum(axis=1, keepdims=True).clip(1e-12)))

@@ -53,6 +53,8 @@ class DisentModel(BaseModelClass):
     is_trained_: bool
     module: Any  # a DisentModule; families differ in what else they can do
     likelihood: str
+    response_check_: dict[str, Any] | None = None
+    """What ``tl.check_response`` found."""
     settled = 0.5
     """Share of training after which epochs can be compared: schedules have ended."""
 
@@ -248,7 +250,8 @@ class DisentModel(BaseModelClass):
         TrainingDivergedError
             If the loss stopped being a number. The last good weights are restored.
         """
-        seed = resolve_seed(seed)
+        self._before_training()
+        seed, self.response_check_ = resolve_seed(seed), None
         if datamodule is None:
             datamodule = self._make_datamodule(
                 batch_size=batch_size,
@@ -291,6 +294,9 @@ class DisentModel(BaseModelClass):
         if guard.diverged_at is not None and guard.good_epoch is None:
             self.is_trained_ = was_trained
         self._after_training(datamodule, guard)
+
+    def _before_training(self) -> None:
+        """Refuse what must not be trained."""
 
     def _plan_defaults(self) -> dict[str, Any]:
         """Arguments of the plan that belong to the model's preset."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scdisent._errors import OptionError
 from scdisent.effects import (
+    AUTO,
     EffectTable,
     gaps_of_conditions,
     gaps_of_groups,
@@ -49,8 +50,9 @@ class ChangeMixin(PredictMixin):
         Returns
         -------
         A row for each cell type and gene: ``change`` of the mean (of log1p counts per 10,000, or of
-        real values), ``low``, ``high``. NaN limits where training saw the answer, or knows fewer
-        than two others to learn from.
+        real values), ``low``, ``high``. NaN limits where training saw the answer, knows fewer than
+        two others to learn from, or where a cell type's source cells are of several conditions.
+        Recipes named by the caller have the intervals of ``"auto"``.
 
         Raises
         ------
@@ -66,12 +68,14 @@ class ChangeMixin(PredictMixin):
         indices, n_samples = options.get("indices"), options.get("n_samples", 1)
         source = source if indices is None else source[np.asarray(indices)]
         codes, groups = groups_of(source.obs, self.registry_)
+        starts = self._source_codes(source, options.get("reference"))
         before, after = (self._expression_of(cells) for cells in (source, found))
         frames = {}
         for code in np.unique(codes):
             here = codes == code
             change = _mean(after[np.tile(here, n_samples)]) - _mean(before[here])
-            width = self._width(groups[code], name, level)
+            start = {self.conditions[i] for i in np.unique(starts[here])}
+            width = self._width(groups[code], name, level, start=start)
             columns = {"change": change, "low": change - width, "high": change + width}
             frames[groups[code]] = pd.DataFrame(columns, index=found.var_names)
         return pd.concat(frames, names=["cell_type", "gene"])
@@ -83,15 +87,27 @@ class ChangeMixin(PredictMixin):
         x = own.X if layer is None or layer not in own.layers else own.layers[layer]
         return log_normalise(x) if self.module.expects == "counts" else x
 
-    def _width(self, group: str, condition: str, level: float) -> NDArray[np.float64]:
+    def _width(
+        self, group: str, condition: str, level: float, *, start: set[str]
+    ) -> NDArray[np.float64]:
+        """Half of the interval; NaN where nothing of the kind was left out."""
         table = cast("EffectTable", self.effects_)
+        unknown = np.full(table.means.shape[-1], np.nan)
+        if len(start) > 1:
+            return unknown
+        (reference,) = start
         if condition not in table.conditions:
-            gaps = gaps_of_conditions(table, condition, conditions=self.condition_table)
+            if reference != table.control:
+                return unknown
+            unseen = getattr(self, "unseen", AUTO)
+            gaps = gaps_of_conditions(
+                table, condition, unseen=unseen, conditions=self.condition_table
+            )
             return half_width(gaps, level=level)
         column = table.conditions.index(condition)
         if group in table.groups and table.n_cells[table.groups.index(group), column]:
-            return np.full(table.means.shape[-1], np.nan)
-        return half_width(gaps_of_groups(table, condition), level=level)
+            return unknown
+        return half_width(gaps_of_groups(table, condition, reference=reference), level=level)
 
 
 def _mean(values: Any) -> NDArray[np.float64]:

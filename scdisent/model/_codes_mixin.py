@@ -6,6 +6,7 @@ import torch
 
 from scdisent._errors import OptionError, SetupError
 from scdisent.conditions import AT, EncodedConditions, at_dose
+from scdisent.data import _registry as reg
 from scdisent.model._base import DisentModel
 from scdisent.nn import ConditionCode, ConditionInputs
 
@@ -51,16 +52,19 @@ class CodesMixin(DisentModel):
         Raises
         ------
         OptionError
-            If training saw the condition at doses and none is given.
+            If conditions have doses and none is given.
         """
         condition = str(condition)
+        table = self.condition_table
+        separator = "+" if table is None else table.separator
         if dose is not None:
             untreated = dose == 0 and self.control is not None
-            separator = "+" if self.condition_table is None else self.condition_table.separator
             return str(self.control) if untreated else at_dose(condition, dose, separator=separator)
-        doses = [name for name in self.conditions if name.startswith(condition + AT)]
-        if doses and condition not in self.conditions:
-            msg = f"{condition!r} was given at several doses: {doses}. Say which with dose=."
+        if reg.setup_argument(self.registry_, "dose_key") is None or condition in self.conditions:
+            return condition
+        if any(AT not in part for part in condition.split(separator)):
+            doses = [name for name in self.conditions if AT in name]
+            msg = f"{condition!r} has no dose, but conditions are {doses[:10]}. Say it with dose=."
             raise OptionError(msg)
         return condition
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scdisent._constants import KEYS
-from scdisent._errors import SetupError
+from scdisent._errors import InputDataError, OptionError, SetupError
 from scdisent.data import _registry as reg
 from scdisent.effects import EffectTable, predicted_effect
 from scdisent.model._anchor import (
@@ -68,6 +68,26 @@ class EffectMixin(DisentModel):
             is_known = reg.setup_argument(self.registry_, "labels_key") is not None
             options["recipe"] = self.default_anchor if is_known else None
         return None if options["recipe"] is None else Aim(condition, **options)
+
+    def _moved(
+        self,
+        source: AnnData,
+        codes: NDArray[np.int64],
+        plan: Transfer,
+        aim: Aim | None,
+        *,
+        may_fail: bool,
+    ) -> tuple[Transfer, NDArray[np.int64] | None]:
+        """The plan with its offsets and strata, or as it was without an aim.
+
+        ``may_fail``: also where the model's default has no closed form to move towards.
+        """
+        try:
+            return (plan, None) if aim is None else self._anchored(source, codes, plan, aim)
+        except (InputDataError, OptionError):
+            if may_fail and self.default_anchor is not None:
+                return plan, None
+            raise
 
     def _anchored(
         self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim

@@ -52,7 +52,8 @@ class ExpressionMixin(ChangeMixin):
             ``"joint"``: p(x | z, w); ``"invariant"``: without w, what is shared (DISCoVeR: its head
             p(x | z); CGVAE: w at the median of its prior).
         transform_condition
-            Decode as if under this condition (the default recipe of ``predict``).
+            Decode as if under this condition: w moved by the difference of the conditions' means
+            (CGVAE: transported). With doses: a full name such as ``"drug@0.5"``.
         transform_batch
             Decode as this technical batch; None: each cell's own.
         gene_list
@@ -84,10 +85,10 @@ class ExpressionMixin(ChangeMixin):
         source = subset(source, index)
         genes, chosen = self._genes(gene_list)
         as_batch = self._batch_code(transform_batch)
-        moves = self.transfers[0]
-        plan = (
-            None if transform_condition is None else self._transfer_to(transform_condition, moves)
-        )
+        plan = None
+        if transform_condition is not None:
+            target = self._named_condition(transform_condition)
+            plan = self._transfer_to(target, self.transfers[0])
         use_mean = n_samples <= 1 and n_samples_overall is None
         samples = [
             np.concatenate(

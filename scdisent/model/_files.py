@@ -24,7 +24,7 @@ FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "model.json", "MANIFEST.sha256"
 _EXTRA = "extra."
 _ATTRIBUTES = ("is_trained_", "train_indices_", "validation_indices_", "test_indices_")
-_OPTIONAL = ("response_check_",)
+_OPTIONAL = ("response_check_", "is_adapted_")
 
 
 def save_folder(model: "DisentModel", folder: Path, *, overwrite: bool) -> None:

@@ -42,7 +42,7 @@ def build_manager(
         table = _table_of_doses(table, adata, **named)
         setup_method_args["setup_args"]["condition_table"] = table.to_dict()
         named |= {"dose_key": dose_key, "separator": table.separator}
-    if table is not None and condition_key is not None:
+    if table is not None and condition_key is not None and not new_levels:
         levels = sorted(
             condition_names(adata.obs, **{"dose_key": None, **named}).astype(str).unique()
         )

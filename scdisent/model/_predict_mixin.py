@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from scdisent import __version__
 from scdisent._constants import KEYS, UNS_KEY
 from scdisent._errors import (
-    InputDataError,
     OptionError,
     ScDisentWarning,
     SetupError,
@@ -47,8 +46,6 @@ class PredictMixin(CodesMixin, EffectMixin):
     transfers: ClassVar[tuple[str, ...]] = TRANSFERS
     """Recipes of the model; the first one moves codes."""
     anchors_: Anchors | None = None
-    response_check_: dict[str, Any] | None = None
-    """What ``tl.check_response`` found."""
 
     def _warn_if_arithmetic_is_better(self) -> None:
         check = self.response_check_
@@ -148,39 +145,28 @@ class PredictMixin(CodesMixin, EffectMixin):
         Predicted cells. ``X``: values as described; ``obs``: the source's columns, with
         ``source_cell``, ``condition`` (target), ``scdisent_seen`` (whether the target was in
         training) and ``scdisent_support`` (near 1: z lies among training cells of the target, 0:
-        further out than all of them); ``uns["scdisent"]["prediction"]``: what was done.
+        further out than all of them); ``uns["scdisent"]["prediction"]``: what was done, with
+        ``code_distance``: how far a new condition's code lies from those of training, in units of
+        the distance between neighbours there.
 
         Raises
         ------
         OptionError
-            For a condition that was not in training, or source cells already in it.
+            For a condition that was not in training and has no code, or source cells already in it.
         """
         self._need_training()
-        one_of(kind, ("counts", "mean"), "kind")
-        one_of(noise, ("keep", "fresh"), "noise")
-        if not 0 <= anchor_weight <= 1:
-            msg = f"anchor_weight={anchor_weight} must lie between 0 and 1."
-            raise OptionError(msg)
-        if n_samples < 1 or (kind == "mean" and n_samples > 1):
-            msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
-            raise OptionError(msg)
-        self._warn_if_arithmetic_is_better()
+        _check_options(kind, noise, anchor_weight=anchor_weight, n_samples=n_samples)
+        if anchor == BY_DEFAULT and transfer is None:
+            self._warn_if_arithmetic_is_better()
         sink, condition = sink_at(out), self._named_condition(condition, dose)
         source = subset(self._source(adata), indices)
         plan = self._transfer_to(condition, transfer, n_neighbors=n_neighbors)
         codes = self._source_codes(source, reference)
         if not allow_reconstruction:
             self._refuse_reconstruction(codes, plan.target)
-        strata, options = None, {"recipe": anchor, "weight": anchor_weight}
-        aim = self._aim(plan, condition, **options, seed=resolve_seed(seed))
-        try:
-            if aim is not None:
-                plan, strata = self._anchored(source, codes, plan, aim)
-        except (InputDataError, OptionError):  # there is no closed form of this effect
-            if anchor != BY_DEFAULT or self.default_anchor is None:
-                raise
-            aim = None
-
+        options = {"weight": anchor_weight, "seed": resolve_seed(seed)}
+        aim = self._aim(plan, condition, recipe=anchor, **options)
+        plan, strata = self._moved(source, codes, plan, aim, may_fail=anchor == BY_DEFAULT)
         rng = np.random.default_rng(resolve_seed(seed)) if kind == "counts" else None
         near = []
         for _ in range(n_samples):
@@ -192,7 +178,7 @@ class PredictMixin(CodesMixin, EffectMixin):
             "reference": sorted({self.conditions[code] for code in np.unique(codes)}),
             "kind": kind,
             "transfer": plan.recipe,
-            "anchor": "" if aim is None else aim.recipe,
+            "anchor": "" if aim is None or strata is None else aim.recipe,
             "noise": noise,
             "seed": resolve_seed(seed),
             **plan.notes,
@@ -340,7 +326,9 @@ class PredictMixin(CodesMixin, EffectMixin):
         for column in {"condition", key}:
             obs[column] = pd.Categorical.from_codes([code] * len(obs), categories=levels)
         if dose_key is not None:
-            obs[key], obs[dose_key] = without_dose(target)
+            table = self.condition_table
+            separator = "+" if table is None else table.separator
+            obs[key], obs[dose_key] = without_dose(target, separator=separator)
             obs.loc[obs[key] == self.control, dose_key] = 0.0
         obs["scdisent_seen"] = seen
         obs["scdisent_support"] = support
@@ -354,6 +342,18 @@ class PredictMixin(CodesMixin, EffectMixin):
         genes = reg.gene_names(self.registry_)
         var = source.var.reindex(genes) if source.var_names.is_unique else pd.DataFrame(index=genes)
         return AnnData(obs=obs, var=var, uns={UNS_KEY: {"prediction": made}})
+
+
+def _check_options(kind: str, noise: str, *, anchor_weight: float, n_samples: int) -> None:
+    """Refuse options of ``predict`` that do not fit."""
+    one_of(kind, ("counts", "mean"), "kind")
+    one_of(noise, ("keep", "fresh"), "noise")
+    if not 0 <= anchor_weight <= 1:
+        msg = f"anchor_weight={anchor_weight} must lie between 0 and 1."
+        raise OptionError(msg)
+    if n_samples < 1 or (kind == "mean" and n_samples > 1):
+        msg = f"n_samples={n_samples} with kind={kind!r}: expected at least 1, and 1 for means."
+        raise OptionError(msg)
 
 
 def seeded_sample(distribution: Any, rng: np.random.Generator) -> Tensor:

@@ -20,6 +20,7 @@ class QueryMixin(ExpressionMixin):
     """For modules whose levels are rows and columns of weights."""
 
     reference_: "QueryMixin | None" = None
+    is_adapted_: bool | None = None
 
     @classmethod
     def load_query_data(cls, adata: AnnData, reference_model: "QueryMixin") -> "QueryMixin":
@@ -77,8 +78,22 @@ class QueryMixin(ExpressionMixin):
             )
             raise OptionError(msg)
         adopt(model.module, reference_model.module)
+        if not any(weight.requires_grad for weight in model.module.parameters()):
+            msg = (
+                "these cells have no condition, batch or covariate that is new to the reference: "
+                "nothing to learn. Pass them to its predict and getters as they are."
+            )
+            raise OptionError(msg)
         model.reference_ = reference_model
         return model
+
+    def _before_training(self) -> None:
+        if self.is_adapted_ and self.reference_ is None:
+            msg = (
+                "this model was adapted to new cells and saved; training it on would change what "
+                "its reference knew. Call load_query_data with the reference again."
+            )
+            raise OptionError(msg)
 
     def _plan_defaults(self) -> dict[str, Any]:
         """A few weights are learned in few steps."""
@@ -87,6 +102,7 @@ class QueryMixin(ExpressionMixin):
     def _after_training(self, datamodule: Any, guard: Any) -> None:
         self._remember(datamodule)
         if self.reference_ is not None and self.is_trained_:
+            self.is_adapted_ = True
             known = self.reference_
             self.anchors_ = joined_anchors(*(cast("Anchors", m.anchors_) for m in (known, self)))
             self.effects_ = joined_effects(

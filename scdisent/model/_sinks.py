@@ -53,6 +53,8 @@ class ZarrSink:
         """Take the next cells, ``(n_cells, n_genes)``, dense or sparse."""
         if self.group is None:
             self.group = zarr.open_group(str(self.part), mode="w")
+            if isinstance(values, sparse.csr_matrix):  # more than 2^31 values may follow
+                values.indptr = values.indptr.astype(np.int64)
             aio.write_elem(self.group, "X", values)
         elif sparse.issparse(values):
             aio.sparse_dataset(self.group["X"]).append(values)

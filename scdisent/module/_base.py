@@ -110,7 +110,7 @@ class DisentModule(BaseModuleClass):
         """As in torch; while adapting, normalisation uses what it has learned."""
         super().train(mode)
         for part in self.modules() if self.is_adapting else ():
-            if isinstance(part, nn.BatchNorm1d):
+            if hasattr(part, "running_mean"):  # of batches, or of a class
                 part.eval()
         return self
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scdisent._errors import InputDataError
 from scdisent.effects import log_normalise
 from scdisent.pl._figure import BLUE, GREY, INK, ORANGE, Drawn, finish, panels, tidy
-from scdisent.pl._response import setting
+from scdisent.pl._response import positions, setting
 
 N_COLUMNS = 4
 CLOSEST = 0.09
@@ -66,7 +66,7 @@ def dose_response(
     Raises
     ------
     InputDataError
-        If a gene is missing.
+        If a gene is missing, or there are doses of several conditions.
     """
     names = [genes] if isinstance(genes, str) else list(genes)
     table = dose_table(
@@ -116,7 +116,15 @@ def dose_table(
     if missing:
         msg = f"adata has no gene {missing[0]!r}. Pass names of adata.var_names."
         raise InputDataError(msg)
-    is_control = (adata.obs[condition_key].astype(str) == str(control)).to_numpy()
+    levels = adata.obs[condition_key].astype(str).to_numpy()
+    is_control = levels == str(control)
+    treated = sorted(set(levels[~is_control]))
+    if len(treated) > 1:
+        msg = (
+            f"obs[{condition_key!r}] has doses of several conditions: {treated[:5]}. Pass the "
+            f"cells of one of them and of {control!r}."
+        )
+        raise InputDataError(msg)
     dose = np.where(is_control, 0.0, adata.obs[dose_key].to_numpy(dtype=float))
     counts = adata.X if layer is None else adata.layers[layer]
     parts = [_dose_rows(counts, adata.var_names, genes, dose).assign(kind="observed", seen=True)]
@@ -223,9 +231,10 @@ def map_table(
     _, singular, directions = np.linalg.svd(effects, full_matrices=False)
     kinds, points = ["observed"] * len(names), [*effects]
     for cells in _listed(predicted):
-        at = adata.var_names.get_indexer(cells.var_names)
+        at = positions(adata, cells)
         change = np.zeros(adata.n_vars)
-        change[at] = _mean(log_normalise(cells.X)) - start[at]
+        own = counts[groups == str(control)][:, at]  # on the genes that were predicted
+        change[at] = _mean(log_normalise(cells.X)) - _mean(log_normalise(own))
         names.append(str(cells.uns["scdisent"]["prediction"]["condition"]))
         kinds.append("predicted")
         points.append(change)

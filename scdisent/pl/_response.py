@@ -100,7 +100,7 @@ def response_table(
     control = control or setting(adata, "control")
     target = observed_condition or _predicted_condition(predicted)
     groups = adata.obs[condition_key].astype(str).to_numpy()
-    genes = _positions(adata, predicted)
+    genes = positions(adata, predicted)
     counts = adata.X if layer is None else adata.layers[layer]
     said = log_normalise(predicted.X)
     start, seen = (
@@ -151,7 +151,7 @@ def _members(groups: NDArray[np.object_], level: str, *, role: str) -> NDArray[n
     return members
 
 
-def _positions(adata: AnnData, predicted: AnnData) -> NDArray[np.intp]:
+def positions(adata: AnnData, predicted: AnnData) -> NDArray[np.intp]:
     """Where the predicted genes are in ``adata``, ``(n_genes,)``."""
     positions = adata.var_names.get_indexer(predicted.var_names)
     absent = predicted.var_names[positions < 0]

@@ -10,7 +10,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdisent import metrics as sm
-from scdisent._errors import InputDataError, SetupError
+from scdisent._errors import InputDataError, OptionError, SetupError
+from scdisent.data import conditions_of
 from scdisent.effects import GROUP_RECIPES, group_effect, log_normalise
 
 ALONE = "network alone"
@@ -54,6 +55,8 @@ def check_response(
 
     Raises
     ------
+    OptionError
+        For a model that is a closed form itself.
     SetupError
         If the model has no AnnData, no cell types or no control.
     InputDataError
@@ -61,12 +64,16 @@ def check_response(
     """
     model._need_training()
     arguments = model.registry_["setup_args"]
-    labels_key, key = arguments.get("labels_key"), arguments["condition_key"]
+    labels_key = arguments.get("labels_key")
     if model.adata is None or labels_key is None or model.control is None:
         msg = "check_response needs model.adata, and a setup with labels_key and control."
         raise SetupError(msg)
-    groups, levels = (model.adata.obs[name].astype(str).to_numpy() for name in (labels_key, key))
-    condition = condition or _most_seen(model)
+    if not hasattr(model, "default_anchor") or model.history_ is None:
+        msg = f"check_response fits a network again; {type(model).__name__} is a closed form."
+        raise OptionError(msg)
+    groups = model.adata.obs[labels_key].astype(str).to_numpy()
+    levels = conditions_of(model.adata.obs, model.registry_).astype(str).to_numpy()
+    condition = _most_seen(model) if condition is None else str(condition)
     pairs = [_Pair(groups, levels, name, condition, model.control) for name in np.unique(groups)]
     pairs = sorted((p for p in pairs if p.size >= min_cells), key=lambda p: -p.size)
     if len(pairs) < FEWEST_GROUPS:
@@ -78,12 +85,11 @@ def check_response(
     rows = [row for pair in pairs[:n_groups] for row in _scores(model, pair, max_epochs, seed)]
     table = pd.DataFrame(rows).groupby(["method", "kind"]).mean().reset_index("kind")
     table = table.sort_values("mse")
-    own, best = table.loc[type(model).__name__, "mse"], table.index[0]
-    closed = table.loc[best, "kind"] == "closed form"
+    closed = table.loc[table["kind"] == "closed form", "mse"]
     model.response_check_ = {
         "condition": condition,
-        "best": str(best),
-        "ratio": float(own / table["mse"].iloc[0]) if closed else 1.0,
+        "best": str(closed.idxmin()),
+        "ratio": float(table.loc[type(model).__name__, "mse"] / closed.min()),
     }
     return table
 
@@ -144,6 +150,8 @@ def _scores(model: Any, pair: _Pair, max_epochs: int | None, seed: int) -> Itera
 
 def _refitted(model: Any, cells: AnnData, max_epochs: int | None, seed: int) -> Any:
     """The same model on fewer cells."""
+    for key in [key for key in cells.uns if key.startswith("_scvi")]:
+        del cells.uns[key]  # the copy must not take the place of the user's AnnData in scvi-tools
     type(model).setup_anndata(cells, **model.registry_["setup_args"])
     parameters = model.init_params_
     options = {**parameters["non_kwargs"], **parameters["kwargs"].get("options", {})}

@@ -100,11 +100,12 @@ def responsive_cells(
     """
     stored = adata.uns.get(key_added, {}).get("embed", {})
     condition_key = condition_key or stored.get("condition_key")
-    control = control or stored.get("control")
+    control = stored.get("control") if control is None else control
     labels_key = labels_key or stored.get("labels_key")
     if condition_key is None or control is None:
         msg = "responsive_cells needs condition_key and control, or run tl.embed(adata, model)."
         raise OptionError(msg)
+    condition, control = str(condition), str(control)
     levels = adata.obs[condition_key].astype(str).to_numpy()
     for level in (condition, control):
         if level not in levels:

@@ -90,12 +90,26 @@ def test_conditions_are_compared_with_their_kind():
     table = scdisent.ConditionTable(pd.DataFrame({"drug": ["a", "b"]}, index=["a", "b"]))
     known = ["a@1", "a@2", "a@4", "b@1"]
     for name, kind in (("a@3", "dose between"), ("a@8", "dose beyond"), ("a@1+b@1", "additive")):
-        assert ef._conditions.kind_of(name, known, table=table) == kind
+        assert ef._conditions.kind_of(name, known, table=table, control="control") == kind
     means = np.zeros((2, 5, 3))
     effects = ef.EffectTable(("x", "y"), ("control", *known), "control", means, np.ones((2, 5)))
     # Of the seen doses of a, 1 (from zero) and 2 lie between others; so does b@1 not.
     assert len(ef.gaps_of_conditions(effects, "a@3", conditions=table)) == 4
     assert len(ef.gaps_of_conditions(effects, "a@1+b@1", conditions=table)) == 0
+
+
+def test_an_interval_is_of_the_question_that_was_asked():
+    train, _, truth = hidden_type(0)
+    model = shift_of(train)
+    back = model.predict_change(truth, condition="control", seed=0)
+    width = back["high"] - back["low"]
+    group = truth.obs["cell_type"].iloc[0]
+    gaps = ef.gaps_of_groups(model.effects_, "control", reference="stimulated")
+    assert width.isna().all() or np.allclose(width, 2 * ef.half_width(gaps, level=0.9))
+    assert not (width == 0).any()
+    mixed = model.predict_change(train, condition="control", allow_reconstruction=True, seed=0)
+    assert mixed["low"].isna().all()  # from two conditions at once
+    assert group in back.index.levels[0]
 
 
 def test_misuse_is_refused():

@@ -152,7 +152,26 @@ def test_misuse_is_refused():
     scdisent.setup_anndata(adata, **SETUP)
     model = scdisent.ShiftModel(adata)
     model.train()
-    with pytest.raises(OptionError, match=r"'stimulated' was given at several doses.*dose="):
+    with pytest.raises(OptionError, match=r"'stimulated' has no dose.*dose="):
         model.predict(adata, condition="stimulated")
     with pytest.raises(OptionError, match="must be a dose of at least 0"):
         model.predict(adata, condition="stimulated", dose=-1.0)
+
+
+def test_a_name_without_a_dose_is_not_taken_for_dose_one(dosed):
+    model, source, _ = dosed
+    for call in (
+        lambda: model.predict(source, condition="stimulated"),
+        lambda: model.get_normalized_expression(source, transform_condition="stimulated"),
+    ):
+        with pytest.raises(OptionError, match="has no dose"):
+            call()
+
+
+def test_control_cells_need_no_column_of_doses(dosed):
+    model, source, _ = dosed
+    bare = source.copy()
+    del bare.obs["dose"]
+    options = {"condition": "stimulated", "dose": 0.25, "kind": "mean"}
+    first, second = (model.predict(x, **options).X for x in (source, bare))
+    np.testing.assert_array_equal(first, second)

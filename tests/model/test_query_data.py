@@ -202,3 +202,29 @@ def test_misuse_is_refused(few, kit):
     query.obs["condition"] = query.obs["condition"].astype(str).replace("stimulated", "more")
     with pytest.raises(OptionError, match=r"\['more'\] need no cells"):
         scdisent.DISCoVeR.load_query_data(query, coded)
+
+
+def test_cells_with_nothing_new_are_refused(reference):
+    known = reference.adata[:50].copy()
+    with pytest.raises(OptionError, match="nothing to learn"):
+        scdisent.DISCoVeR.load_query_data(known, reference)
+
+
+def test_a_saved_adapted_model_is_not_trained_on(adapted, few, tmp_path):
+    adapted.save(tmp_path / "model")
+    loaded = scdisent.DISCoVeR.load(tmp_path / "model", few.copy())
+    with pytest.raises(OptionError, match="adapted to new cells and saved"):
+        loaded.train(1)
+
+
+def test_means_of_known_classes_stay_in_the_preset_of_the_paper(few):
+    train = without(world(), (world().obs["condition"] == NEW).to_numpy())
+    scdisent.setup_anndata(train, **SETUP)
+    reference = scdisent.DISCoVeR(train, preset="paper", n_latent=3, n_hidden=16, seed=0)
+    reference.train(1, **FIT)
+    model = scdisent.DISCoVeR.load_query_data(few.copy(), reference)
+    model.train(2, **FIT)
+    known = len(reference.conditions)
+    torch.testing.assert_close(
+        model.module.prior.running_mean[:known], reference.module.prior.running_mean
+    )

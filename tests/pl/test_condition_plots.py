@@ -132,3 +132,18 @@ def test_scores_stand_at_their_values_and_the_ceiling_is_a_line():
         pl.benchmark(scores(), metrics=["mmd"])
     with pytest.raises(InputDataError, match="no column 'kind'"):
         pl.benchmark(scores().drop(columns="kind"))
+
+
+def test_predictions_of_some_genes_are_compared_on_these_genes(three):
+    some = three[:, :30].copy()
+    said = predicted_of(some[some.obs["drug"] == "none"], "nothing")
+    table = map_table(three, predicted=said, **KEYS)
+    nothing = table[table["condition"] == "nothing"]
+    np.testing.assert_allclose(nothing[["x", "y"]], 0, atol=1e-9)
+
+
+def test_doses_of_several_drugs_are_not_pooled(dosed):
+    two = dosed.copy()
+    two.obs["drug"] = np.where(np.arange(two.n_obs) % 2, two.obs["drug"], "other")
+    with pytest.raises(InputDataError, match="doses of several conditions"):
+        pl.dose_response(two, "gene0", dose_key="dose", **KEYS)

@@ -7,7 +7,7 @@ import pytest
 
 import scdisent
 from scdisent import tl
-from scdisent._errors import InputDataError, ScDisentWarning, SetupError
+from scdisent._errors import InputDataError, OptionError, ScDisentWarning, SetupError
 from scdisent.datasets import simulate_conditions
 
 SETUP = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
@@ -65,14 +65,23 @@ def test_without_a_check_or_where_the_model_is_best_nothing_is_said(model):
 
 def test_misuse_is_refused(model):
     adata = simulate_conditions(n_cells=300, n_genes=60, n_types=2)
-    scdisent.setup_anndata(adata, **SETUP)
-    small = scdisent.ShiftModel(adata)
-    small.train()
-    with pytest.raises(InputDataError, match="at least 3 are needed"):
-        tl.check_response(small)
-    scdisent.setup_anndata(adata, condition_key="condition", control="control")
-    plain = scdisent.ShiftModel(adata)
-    plain.train()
-    with pytest.raises(SetupError, match="labels_key and control"):
-        tl.check_response(plain)
+    for setup, error, match in (
+        (SETUP, InputDataError, "at least 3 are needed"),
+        ({**SETUP, "labels_key": None}, SetupError, "labels_key and control"),
+    ):
+        scdisent.setup_anndata(adata, **setup)
+        small = scdisent.DISCoVeR(adata, n_latent=2, n_hidden=8)
+        small.train(1, enable_progress_bar=False)
+        with pytest.raises(error, match=match):
+            tl.check_response(small)
     assert np.isfinite(model.effects_.means).all()
+
+
+def test_the_users_cells_stay_set_up(model):
+    tl.check_response(model, n_groups=1, max_epochs=1)
+    again = scdisent.DISCoVeR(model.adata, n_latent=4, n_hidden=24)
+    assert again.adata is model.adata
+    closed = scdisent.ShiftModel(model.adata)
+    closed.train()
+    with pytest.raises(OptionError, match="closed form"):
+        tl.check_response(closed)

@@ -122,3 +122,12 @@ def test_names_with_doses_are_taken_apart():
     name, dose = without_dose("a@2+b@1")
     assert (name, np.isnan(dose)) == ("a+b", True)
     assert np.isnan(without_dose("control")[1])
+
+
+def test_large_doses_have_names_without_a_separator():
+    name = at_dose("drug", 1e6)
+    assert name == "drug@1000000"
+    assert without_dose(name) == ("drug", 1e6)
+    assert without_dose(at_dose("a", 1e-7)) == ("a", 1e-7)
+    assert at_dose("a", 0.1) == "a@0.1"
+    assert without_dose("a@1_b@1", separator="_") == ("a_b", 1.0)

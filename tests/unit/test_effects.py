@@ -280,3 +280,39 @@ def test_only_combinations_add_up():
     table = ConditionTable(pd.DataFrame({"dose": [1.0, 2.0]}, index=["a", "b"]))
     with pytest.raises(OptionError, match="'b' is none"):
         ef.condition_weights("b", ["a"], control="control", table=table, recipe="additive")
+
+
+def test_doses_of_another_drug_with_the_same_columns_are_not_mixed():
+    table = ConditionTable(pd.DataFrame({"class": ["x", "x"]}, index=["A", "B"]))
+    known = ["A@0.1", "A@1", "B@0.1", "B@1"]
+    for dose in (0.5, 2.0):
+        found = ef.condition_weights(f"A@{dose:g}", known, control="c", table=table, recipe="dose")
+        assert set(found) == {"A@0.1", "A@1"}
+        assert max(map(abs, found.values())) < 3
+
+
+def test_rows_of_one_dose_share_its_weight():
+    frame = pd.DataFrame({"dose": [1.0, 4.0, 4.0, 2.0]}, index=["a", "b", "c", "d"])
+    table = ConditionTable(frame, dose="dose")
+    found = ef.condition_weights("d", ["a", "b", "c"], control="o", table=table, recipe="dose")
+    share = (np.log(3) - np.log(2)) / (np.log(5) - np.log(2))
+    assert found == pytest.approx({"a": 1 - share, "b": share / 2, "c": share / 2})
+
+
+def test_stacking_is_chosen_only_where_it_was_tried(world):
+    three = table_of(*world, hidden=range(3))
+    errors = ef.left_out_errors(three, "drug")
+    assert np.isnan(errors["stacked"])
+    assert np.isfinite(errors["weighted"])
+    assert ef.chosen_recipe(three, "drug", recipe="auto") != "stacked"
+
+
+def test_the_own_effect_of_a_handful_of_cells_is_not_trusted(world):
+    profiles, effects = world
+    table = table_of(profiles, effects)
+    table.n_cells[2, 1] = 3
+    found = ef.group_effect(table, "drug", group="g2", recipe="ridge")
+    assert not np.allclose(found, effects[2])
+    table.n_cells[2, 1] = 10
+    sure = ef.group_effect(table, "drug", group="g2", recipe="ridge")
+    np.testing.assert_allclose(sure, effects[2])
