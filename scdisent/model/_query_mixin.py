@@ -48,8 +48,8 @@ class QueryMixin(ExpressionMixin):
         NotTrainedError, InputDataError
             If the reference is not trained, or genes are missing.
         OptionError
-            For a new condition where codes are computed from the condition table, which needs no
-            cells of it.
+            If nothing in the cells is new; or for a new condition where codes are computed from the
+            condition table, which needs no cells of it.
 
         Notes
         -----
