@@ -137,7 +137,7 @@ def _dose_weights(condition: str, known: Sequence[str], table: ConditionTable) -
     return {
         name: float(of_step[dose]) / doses.count(dose)  # dose zero has no effect
         for name, dose in zip(same, doses, strict=True)
-        if dose > 0 and of_step.get(dose)
+        if dose > 0 and dose in of_step
     }
 
 

@@ -316,3 +316,10 @@ def test_the_own_effect_of_a_handful_of_cells_is_not_trusted(world):
     table.n_cells[2, 1] = 10
     sure = ef.group_effect(table, "drug", group="g2", recipe="ridge")
     np.testing.assert_allclose(sure, effects[2])
+
+
+def test_dose_zero_has_no_effect():
+    frame = pd.DataFrame({"dose": [1.0, 2.0, 0.0]}, index=["a", "b", "none"])
+    table = ConditionTable(frame, dose="dose")
+    found = ef.condition_weights("none", ["a", "b"], control="c", table=table)
+    assert set(found.values()) == {0.0}
