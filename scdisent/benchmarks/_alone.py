@@ -5,9 +5,14 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
 
 from scdisent._errors import one_of
+from scdisent.benchmarks._report import environment
 
 Measured = dict[str, float | str]
 
@@ -31,3 +36,22 @@ def run_alone(module: str, name: str) -> Measured:
         return {"task": name, "size": f"fails: {done.stderr.strip().splitlines()[-1]}"}
     found: Measured = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def measure_all(module: str, names: Sequence[str], out: str | Path, *, head: str) -> pd.DataFrame:
+    """Run some tasks one after the other; write the folder's CSV and page, named as the module."""
+    rows = []
+    for name in names:
+        rows.append(run_alone(module, name))
+        print(rows[-1], flush=True)
+    table, out = pd.DataFrame(rows), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    stem = module.rpartition("._")[2]
+    table.to_csv(out / f"{stem}.csv", index=False, float_format="%.3f")
+    lines = [
+        f"| {r.task} | {r.size} | {r.seconds:.1f} | {r.peak_mib:.0f} |".replace("nan", "")
+        for r in table.itertuples()
+    ]
+    top = head.format(environment=environment(1).rpartition(";")[0])
+    (out / f"{stem}.md").write_text(top + "\n".join(lines) + "\n")
+    return table

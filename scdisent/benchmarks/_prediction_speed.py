@@ -12,8 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scdisent.benchmarks._alone import run_alone
-from scdisent.benchmarks._report import environment
+from scdisent.benchmarks._alone import measure_all
 from scdisent.model import DISCoVeR, ShiftModel, setup_anndata
 
 N_CELLS, N_GENES, DENSITY, N_TYPES = 100_000, 5_000, 0.06, 8
@@ -65,31 +64,17 @@ def predict(model_class: Any, *, on_disk: bool = False, **options: Any) -> str:
 
 
 TASKS: dict[str, Callable[[], str]] = {
-    "DISCoVeR, counts": partial(predict, DISCoVeR),
-    "DISCoVeR, counts to zarr": partial(predict, DISCoVeR, on_disk=True),
-    "DISCoVeR, anchored counts": partial(predict, DISCoVeR, anchor="auto", anchor_weight=0.5),
+    "DISCoVeR": partial(predict, DISCoVeR),
+    "DISCoVeR, to zarr": partial(predict, DISCoVeR, on_disk=True),
+    "DISCoVeR, network alone": partial(predict, DISCoVeR, anchor=None),
     "DISCoVeR, means to zarr": partial(predict, DISCoVeR, kind="mean", on_disk=True),
-    "ShiftModel, counts": partial(predict, ShiftModel),
+    "ShiftModel": partial(predict, ShiftModel),
 }
 
 
 def prediction_speed(out: str | Path) -> pd.DataFrame:
     """Measure every task in a process of its own; write ``prediction_speed.csv`` and ``.md``."""
-    rows = []
-    for name in TASKS:
-        rows.append(run_alone(__name__, name))
-        print(rows[-1], flush=True)
-    table = pd.DataFrame(rows)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "prediction_speed.csv", index=False, float_format="%.3f")
-    lines = [
-        f"| {r.task} | {r.size} | {r.seconds:.0f} | {r.peak_mib:.0f} |" for r in table.itertuples()
-    ]
-    (out / "prediction_speed.md").write_text(
-        HEAD.format(environment=environment(1).rpartition(";")[0]) + "\n".join(lines) + "\n"
-    )
-    return table
+    return measure_all(__name__, list(TASKS), out, head=HEAD)
 
 
 HEAD = """# Speed of predictions

@@ -12,8 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from scdisent import metrics as sm
-from scdisent.benchmarks._alone import run_alone
-from scdisent.benchmarks._report import environment
+from scdisent.benchmarks._alone import measure_all
 
 N_LATENT, N_GENES, N_BASE, N_GRID = 30, 20_000, 256, 11
 N_CELLS, DENSITY = 20_000, 0.05
@@ -123,26 +122,10 @@ TASKS: dict[str, Callable[[], str]] = {
 
 def score_speed(out: str | Path) -> pd.DataFrame:
     """Measure every task in a process of its own; write ``score_speed.csv`` and ``.md``."""
-    rows = []
-    for name in TASKS:
-        package = name.rpartition(", ")[2]
-        if package in {"celer", "skglm"} and find_spec(package) is None:
-            print(f"{name}: {package} is not installed", flush=True)
-            continue
-        rows.append(run_alone(__name__, name))
-        print(rows[-1], flush=True)
-    table = pd.DataFrame(rows)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "score_speed.csv", index=False, float_format="%.3f")
-    lines = [
-        f"| {r.task} | {r.size} | {r.seconds:.1f} | {r.peak_mib:.0f} |".replace("nan", "")
-        for r in table.itertuples()
-    ]
-    (out / "score_speed.md").write_text(
-        HEAD.format(environment=environment(1).rpartition(";")[0]) + "\n".join(lines) + "\n"
-    )
-    return table
+    packages = {name: name.rpartition(", ")[2] for name in TASKS}
+    optional = {"celer", "skglm"}
+    found = [n for n, package in packages.items() if package not in optional or find_spec(package)]
+    return measure_all(__name__, found, out, head=HEAD)
 
 
 HEAD = """# Speed of the scores

@@ -436,6 +436,11 @@ class DisentModel(BaseModelClass):
         """
         return load_folder(cls, Path(dir_path), adata=adata, device=device)
 
+    def _arguments(self) -> dict[str, Any]:
+        """What the model was built with, beside its cells."""
+        stored = self.init_params_
+        return {**stored["non_kwargs"], **stored["kwargs"].get("options", {})}
+
     def _extra_tensors(self) -> dict[str, torch.Tensor]:
         """Tensors beside the weights that belong to the fitted model."""
         return {}

@@ -83,7 +83,6 @@ def load_folder(
 
 
 def _describe(model: "DisentModel") -> dict[str, Any]:
-    parameters = model.init_params_
     return {
         "format": FORMAT,
         "class": type(model).__name__,
@@ -92,7 +91,7 @@ def _describe(model: "DisentModel") -> dict[str, Any]:
             "scvi-tools": scvi.__version__,
             "torch": torch.__version__,
         },
-        "init": {**parameters["non_kwargs"], **parameters["kwargs"].get("options", {})},
+        "init": model._arguments(),
         "registry": model.registry_,
         "attributes": {
             **{name: getattr(model, name) for name in _ATTRIBUTES},

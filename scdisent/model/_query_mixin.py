@@ -65,8 +65,7 @@ class QueryMixin(ExpressionMixin):
         arguments["setup_args"] = dict(registry["setup_args"])
         manager = build_manager(adata, arguments, source_registry=registry, new_levels=True)
         cls.register_manager(manager)
-        parameters = reference_model.init_params_
-        options = {**parameters["non_kwargs"], **parameters["kwargs"].get("options", {})}
+        options = reference_model._arguments()
         weights = {**reference_model.weights, **dict.fromkeys(PENALTIES, 0.0)}
         options["weights"] = {k: v for k, v in weights.items() if k in reference_model.weights}
         model = cls(adata, **options)

@@ -153,9 +153,7 @@ def _refitted(model: Any, cells: AnnData, max_epochs: int | None, seed: int) -> 
     for key in [key for key in cells.uns if key.startswith("_scvi")]:
         del cells.uns[key]  # the copy must not take the place of the user's AnnData in scvi-tools
     type(model).setup_anndata(cells, **model.registry_["setup_args"])
-    parameters = model.init_params_
-    options = {**parameters["non_kwargs"], **parameters["kwargs"].get("options", {})}
-    again = type(model)(cells, **{**options, "registry": None, "seed": seed})
+    again = type(model)(cells, **{**model._arguments(), "registry": None, "seed": seed})
     epochs = max_epochs or int(next(iter(model.history_.values())).index.max()) + 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user has seen them when training the model itself
