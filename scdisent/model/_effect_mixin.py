@@ -99,22 +99,24 @@ class EffectMixin(DisentModel):
 
     def _strata(
         self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
-    ) -> tuple[list[Stratum], NDArray[np.int64]]:
+    ) -> tuple[Iterator[Stratum], NDArray[np.int64]]:
         """Cell types under a source condition, and which of them each cell belongs to."""
         if self.effects_ is None:
             msg = "this model holds no effects of its training cells: train it again."
             raise SetupError(msg)
         group, names = groups_of(source.obs, self.registry_)
         pairs, index = np.unique(np.column_stack([group, codes]), axis=0, return_inverse=True)
-        index, rng, strata = index.ravel(), np.random.default_rng(aim.seed), []
-        for i, (own_group, code) in enumerate(pairs):
-            cells = np.sort(rng.permutation(np.flatnonzero(index == i))[:N_CALIBRATION])
-            statements = []
-            for part in self._cells_of(subset(source, cells), codes[cells], batch_size=None):
-                statements.append(Statement(part, *plan.decode(self.module, part)))
-            mean = torch.cat([expression(self.module, s.cells) for s in statements]).mean(dim=0)
-            strata.append(Stratum(names[own_group], self.conditions[code], statements, mean))
-        return strata, index
+        index, rng = index.ravel(), np.random.default_rng(aim.seed)
+
+        def one_by_one() -> Iterator[Stratum]:  # dense cells of all types at once may be too many
+            for i, (own_group, code) in enumerate(pairs):
+                chosen = np.sort(rng.permutation(np.flatnonzero(index == i))[:N_CALIBRATION])
+                own = self._cells_of(subset(source, chosen), codes[chosen], batch_size=None)
+                said = [Statement(cells, *plan.decode(self.module, cells)) for cells in own]
+                mean = torch.cat([expression(self.module, s.cells) for s in said]).mean(dim=0)
+                yield Stratum(names[own_group], self.conditions[code], said, mean)
+
+        return one_by_one(), index
 
     def _offset(self, stratum: Stratum, aim: Aim) -> Tensor:
         """Offset on the target's logits of one stratum, ``(n_genes,)``."""

@@ -168,11 +168,6 @@ class PredictMixin(CodesMixin, EffectMixin):
         aim = self._aim(plan, condition, recipe=anchor, **options)
         plan, strata = self._moved(source, codes, plan, aim, may_fail=anchor == BY_DEFAULT)
         rng = np.random.default_rng(resolve_seed(seed)) if kind == "counts" else None
-        near = []
-        for _ in range(n_samples):
-            for cells in self._cells_of(source, codes, batch_size=batch_size, strata=strata):
-                sink.add(self._predicted(cells, plan, noise=noise, rng=rng))
-                near.append(self._support(cells, plan))
         made = {
             "condition": condition,
             "reference": sorted({self.conditions[code] for code in np.unique(codes)}),
@@ -183,8 +178,14 @@ class PredictMixin(CodesMixin, EffectMixin):
             "seed": resolve_seed(seed),
             **plan.notes,
         }
-        rest = self._described(source, np.concatenate(near), made=made, n_samples=n_samples)
-        return sink.finish(rest)
+        near = []
+        with sink:
+            for _ in range(n_samples):
+                for cells in self._cells_of(source, codes, batch_size=batch_size, strata=strata):
+                    sink.add(self._predicted(cells, plan, noise=noise, rng=rng))
+                    near.append(self._support(cells, plan))
+            rest = self._described(source, np.concatenate(near), made=made, n_samples=n_samples)
+            return sink.finish(rest)
 
     @torch.inference_mode()
     def _read_anchors(self, datamodule: Any) -> Anchors:

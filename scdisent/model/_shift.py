@@ -143,18 +143,19 @@ class ShiftModel(ChangeMixin):
     def _anchored(
         self, source: AnnData, codes: NDArray[np.int64], plan: Transfer, aim: Aim
     ) -> tuple[Transfer, NDArray[np.int64]]:
-        found, index = self._strata(source, codes, plan, aim)
-        base = [self.module.logits(stratum.mean) for stratum in found]
-        strata = [on_base(stratum, row) for stratum, row in zip(found, base, strict=True)]
-        return (
-            replace(
-                cast("Shift", plan),
-                offset=torch.stack([self._offset(stratum, aim) for stratum in strata]),
-                base=torch.stack(base),
-                trust=torch.tensor([self._trust(stratum, plan) for stratum in strata]),
-            ),
-            index,
+        strata, index = self._strata(source, codes, plan, aim)
+        base, offsets, trust = [], [], []
+        for stratum in strata:
+            base.append(self.module.logits(stratum.mean))
+            offsets.append(self._offset(on_base(stratum, base[-1]), aim))
+            trust.append(self._trust(stratum, plan))
+        moved = replace(
+            cast("Shift", plan),
+            offset=torch.stack(offsets),
+            base=torch.stack(base),
+            trust=torch.tensor(trust),
         )
+        return moved, index
 
     def _trust(self, stratum: Stratum, plan: Transfer) -> float:
         """Correlation with the nearest cell type that was seen under the target."""

@@ -1,6 +1,8 @@
 """Where predicted values go, batch by batch: memory, or a zarr folder."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import anndata.io as aio
@@ -15,11 +17,14 @@ from scdisent._errors import OptionError
 Values: TypeAlias = sparse.csr_matrix | NDArray[np.float32]
 
 
-class MemorySink:
+class MemorySink(AbstractContextManager["MemorySink"]):
     """All batches in memory."""
 
     def __init__(self) -> None:
         self.parts: list[Values] = []
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is left behind."""
 
     def add(self, values: Values) -> None:
         """Take the next cells, ``(n_cells, n_genes)``, dense or sparse."""
@@ -32,8 +37,10 @@ class MemorySink:
         return AnnData(x, obs=rest.obs, var=rest.var, uns=rest.uns)
 
 
-class ZarrSink:
+class ZarrSink(AbstractContextManager["ZarrSink"]):
     """Batches appended to a zarr folder, which :func:`anndata.io.read_zarr` reads.
+
+    It has its name when it is whole; a prediction cut short leaves nothing.
 
     Raises
     ------
@@ -46,13 +53,21 @@ class ZarrSink:
             found = "exists" if path.exists() else "is no zarr folder"
             msg = f"out={str(path)!r} {found}. Give a new path that ends in .zarr."
             raise OptionError(msg)
-        self.path, self.part = path, path.with_name(f".{path.name}.part")
+        self.path = path
+        self.parent: TemporaryDirectory[str] | None = None
         self.group: Any = None
+
+    def __exit__(self, *error: object) -> None:
+        """Remove what has no name of its own yet."""
+        if self.parent is not None:
+            self.parent.cleanup()
 
     def add(self, values: Values) -> None:
         """Take the next cells, ``(n_cells, n_genes)``, dense or sparse."""
-        if self.group is None:
-            self.group = zarr.open_group(str(self.part), mode="w")
+        if self.parent is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.parent = TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.")
+            self.group = zarr.open_group(str(self._unfinished), mode="w")
             if isinstance(values, sparse.csr_matrix):  # more than 2^31 values may follow
                 values.indptr = values.indptr.astype(np.int64)
             aio.write_elem(self.group, "X", values)
@@ -68,10 +83,15 @@ class ZarrSink:
         for name, value in parts.items():
             aio.write_elem(self.group, name, value)
         self.group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        self.part.rename(self.path)  # a prediction cut short leaves no folder of that name
+        self._unfinished.rename(self.path)
         x = zarr.open_group(str(self.path), mode="r")["X"]
         on_disk = x if isinstance(x, zarr.Array) else aio.sparse_dataset(x)
         return AnnData(on_disk, obs=rest.obs, var=rest.var, uns=rest.uns)
+
+    @property
+    def _unfinished(self) -> Path:
+        assert self.parent is not None
+        return Path(self.parent.name) / self.path.name
 
 
 def sink_at(out: str | Path | None) -> MemorySink | ZarrSink:

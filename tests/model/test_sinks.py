@@ -66,10 +66,10 @@ def test_a_prediction_cut_short_leaves_no_folder_of_its_name(shifted, tmp_path, 
     monkeypatch.setattr(model, "_predicted", cut)
     with pytest.raises(KeyboardInterrupt):
         model.predict(source, condition="stimulated", batch_size=7, out=tmp_path / "cells.zarr")
-    assert not (tmp_path / "cells.zarr").exists()
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     model.predict(source, condition="stimulated", out=tmp_path / "cells.zarr")
-    assert (tmp_path / "cells.zarr").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.zarr"]
 
 
 def test_other_paths_are_refused(shifted, tmp_path):
