@@ -68,27 +68,41 @@ def test_every_method_is_asked_the_same_questions_beside_its_baselines(small_wor
     assert "1 questions, seeds [0]" in page
 
 
-def test_a_lead_is_counted_and_has_an_interval_over_questions():
+def scored(values):
+    """Rows of the response benchmark: ``(kind, method)`` to a value for each question."""
     names = ("pearson_delta", "pearson_delta_top", "energy_distance", "r2_variance_top")
-    rows = [
+    return pd.DataFrame(
         {
-            "split": f"s{i}",
-            "group": "g",
-            "condition": "c",
-            "kind": kind,
-            "method": method,
-            "seed": 0,
+            **{"split": f"s{i}", "group": "g", "condition": "c", "seed": 0},
+            **{"kind": kind, "method": method, **dict.fromkeys(names, value)},
         }
-        | dict.fromkeys(names, value)
-        for i in range(8)
-        for kind, method, value in (
-            ("prediction", "DISCoVeR", 0.5 + 0.1 * (i > 1)),
-            ("baseline", "mean", 0.55),
-        )
-    ]
-    found = _response_page._ahead(pd.DataFrame(rows))[-1]
+        for (kind, method), of_questions in values.items()
+        for i, value in enumerate(of_questions)
+    )
+
+
+def test_a_lead_is_counted_and_has_an_interval_over_questions():
+    ours = [0.5 + 0.1 * (i > 1) for i in range(8)]
+    rows = scored({("prediction", "DISCoVeR"): ours, ("baseline", "mean"): [0.55] * 8})
+    found = _response_page._ahead(rows)[-1]
     assert "| DISCoVeR: mean | 6 of 8; +0.025" in found
     assert "2 of 8; -0.025" in found  # of a distance, where smaller is better
+
+
+def test_questions_are_cut_by_what_arithmetic_and_noise_leave_open():
+    rows = scored(
+        {
+            ("ceiling", "half"): [0.9, 0.9, 0.9, 0.2],
+            ("baseline", "mean"): [0.89, 0.3, 0.3, 0.19],
+            ("baseline", "ridge"): [0.1, 0.5, 0.7, 0.0],
+            ("prediction", "DISCoVeR"): [0.8, 0.6, 0.8, 0.1],
+        }
+    )
+    assert _response_page._by_difficulty(rows)[2:] == [
+        "| solved by arithmetic | 1 | 0.900 | 0.890 | 0.800 |",
+        "| noise | 1 | 0.200 | 0.190 | 0.100 |",
+        "| open | 2 | 0.900 | 0.600 | 0.700 |",
+    ]
 
 
 def test_splits_of_the_simulated_worlds_hide_what_they_say():
