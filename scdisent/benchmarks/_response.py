@@ -4,26 +4,26 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi.model import SCVI
 
 from scdisent import metrics as sm
 from scdisent import tl
 from scdisent._errors import OptionError
 from scdisent.benchmarks._grid import Row, Task, run_grid
+from scdisent.benchmarks._peers import PEERS, SLOW
 from scdisent.benchmarks._report import environment
-from scdisent.benchmarks._response_page import COVERAGE, NETWORKS, RANK, write_page
+from scdisent.benchmarks._response_page import COVERAGE, OWN, RANK, write_page
 from scdisent.benchmarks._unseen import WORLDS, World, nothing_known
 from scdisent.conditions import ConditionTable
 from scdisent.effects import GROUP_RECIPES, UNSEEN, log_normalise, predicted_effect
-from scdisent.model import BFVAE, CGVAE, DISCoVeR, ShiftModel, setup_anndata
+from scdisent.model import CGVAE, DISCoVeR, ShiftModel, setup_anndata
 from scdisent.model._anchor import ALL_CELLS
 from scdisent.splits import Question, Split
 
@@ -38,8 +38,7 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
         (", w moved alone", {**ALONE, "transfer": "mean_difference"}),
     ],
     "CG-VAE": [("", {}), (", anchored", {"anchor": "auto"})],
-    "latent arithmetic": [("", {})],
-    "scVI": [("", {})],
+    **{name: [("", {})] for name in PEERS},
 }
 """Predictions of each network, by what is added to its name."""
 N_SMALLEST = 3
@@ -155,67 +154,11 @@ def _cgvae(train: AnnData, seed: int) -> CGVAE:
     return model
 
 
-class LatentArithmetic:
-    """scGen's recipe with a plain VAE of this package: codes plus the difference of means.
-
-    Source: Lotfollahi et al. 2019: the difference of the conditions' mean codes, every cell type
-    counting the same; decoded at the library of each cell.
-    """
-
-    def __init__(self, train: AnnData, *, seed: int) -> None:
-        self.vae = BFVAE(train, preset="vae", n_latent=50, seed=seed)
-        self.vae.train(seed=seed, enable_progress_bar=False)
-        arguments = self.vae.registry_["setup_args"]
-        self.control = arguments["control"]
-        codes = pd.DataFrame(self.vae.get_latent_representation())
-        keys = [train.obs[arguments["condition_key"]].astype(str).to_numpy()]
-        if arguments.get("labels_key"):
-            keys.append(train.obs[arguments["labels_key"]].astype(str).to_numpy())
-        self.means = codes.groupby(keys).mean()
-
-    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
-        """Decoded cells, as scGen gives them: expectations without the noise of counting."""
-        here, there = (self.means.loc[name] for name in (self.control, condition))
-        shift = there - here if isinstance(here, pd.Series) else (there - here).dropna().mean()
-        codes = self.vae.get_latent_representation(source) + shift.to_numpy(np.float32)
-        library = np.asarray(source.X.sum(axis=1))
-        return AnnData(self.vae.decode(codes) * library, var=source.var)
-
-
-class ScviDecoded:
-    """scVI with the condition as its batch: codes decoded under another batch.
-
-    ``get_normalized_expression(transform_batch=)`` at the library of each cell, the counterfactual
-    that its documentation gives; default architecture and training.
-    """
-
-    def __init__(self, train: AnnData, *, seed: int) -> None:
-        self.key = ShiftModel(train).registry_["setup_args"]["condition_key"]
-        cells = AnnData(train.X, obs=train.obs[[self.key]], var=train.var[[]])
-        SCVI.setup_anndata(cells, batch_key=self.key)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.model = SCVI(cells, gene_likelihood="nb")
-            self.model.train(enable_progress_bar=False)
-
-    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
-        """Decoded cells: expectations without the noise of counting."""
-        cells = AnnData(source.X, obs=source.obs[[self.key]], var=source.var[[]])
-        size = np.asarray(source.X.sum(axis=1))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            values = self.model.get_normalized_expression(
-                cells, transform_batch=condition, library_size=1, return_numpy=True
-            )
-        return AnnData(values * size, var=source.var)
-
-
 MODELS: dict[str, Callable[[AnnData, int], Any]] = {
     SHIFT: _shift,
     "DISCoVeR": _discover,
     "CG-VAE": _cgvae,
-    "latent arithmetic": lambda train, seed: LatentArithmetic(train, seed=seed),
-    "scVI": lambda train, seed: ScviDecoded(train, seed=seed),
+    **PEERS,
 }
 
 
@@ -292,9 +235,10 @@ def _ranks(means: dict[str, list[NDArray[np.floating]]], like: Row) -> list[Row]
 
 def methods_of(world: World) -> list[str]:
     """Methods that can answer its questions."""
-    if not world.unseen_conditions:
-        return [SHIFT, *NETWORKS]
-    return [SHIFT] if world.table is nothing_known else [SHIFT, *NETWORKS[:2]]
+    if world.unseen_conditions:
+        return [SHIFT] if world.table is nothing_known else [SHIFT, *OWN]
+    peers = [name for name in PEERS if name not in SLOW or world.has_slow and find_spec(SLOW[name])]
+    return [SHIFT, *OWN, *peers]
 
 
 def tasks(worlds: Sequence[str] = tuple(WORLDS), seeds: Sequence[int] = SEEDS) -> list[Task]:

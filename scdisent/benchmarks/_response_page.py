@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scdisent.benchmarks._peers import PEERS
 from scdisent.benchmarks._unseen import WORLDS
 from scdisent.tl._response import NO_CHANGE
 
 RANK, COVERAGE = "discrimination_rank", "coverage"
-NETWORKS = ("DISCoVeR", "CG-VAE", "latent arithmetic", "scVI")
+OWN = ("DISCoVeR", "CG-VAE")
+NETWORKS = (*OWN, *PEERS)
 COLUMNS = {
     "pearson_delta_top": "r, top 100",
     "pearson_delta": "r, all",
@@ -141,7 +143,15 @@ shift the logarithm of each cell by the effect in closed form; "counts" thins or
 the mean is reached (`ShiftModel`). DISCoVeR as it predicts by default: its decoder, its mean moved
 half way to that of the recipe that inner cross-validation chose; "network alone": without the
 closed form; "w moved": by the difference of mean codes. Latent arithmetic: scGen's recipe with a
-VAE of this package. scVI: the condition as its batch, decoded under another.
+VAE of this package. scVI: the condition as its batch, decoded under another. biolord 0.0.3:
+condition and cell type as known attributes, log-normalised values, 40 of its 400 epochs (which take
+hours on one core), without its checkpoints, which fail beside scvi-tools 1.4.2.
+
+Peers that do not answer beside scvi-tools 1.4.2, and their error: scgen 2.1.0 (`No module named
+'scvi._compat'`), cpa-tools 0.8.1 (`cannot import name 'SaveBestState'`), celldisect 0.2.0b1
+(`cannot import name 'one_hot' from 'scvi.nn'`), scCausalVI 0.0.12 (wants numpy < 2; its training
+stops at `Please install jax to use this functionality`), fadvi 0.3.0 (trains, then `Transforming
+batches is not implemented for this model`).
 
 The second table cuts questions by difficulty, in r over all genes: "solved by arithmetic" where the
 best baseline is within 0.02 of the ceiling, "noise" where the ceiling itself is below 0.3, "open"

@@ -35,6 +35,8 @@ class World:
     unseen_conditions: bool = False
     """Whether whole conditions are hidden, which only some models can answer."""
     table: Callable[[AnnData], ConditionTable | None] = nothing_known
+    has_slow: bool = False
+    """Whether peers that take long are asked, too."""
 
     def keys(self) -> dict[str, Any]:
         """Arguments that splits share with setup."""
@@ -188,7 +190,11 @@ SIMULATED_PAIRS = {"condition_key": "condition", "control": "control", "labels_k
 
 WORLDS: dict[str, World] = {
     "kang types": World(
-        _kang, _kang_types, KANG, "Kang, stimulated cells of one cell type hidden (7 folds)"
+        _kang,
+        _kang_types,
+        KANG,
+        "Kang, stimulated cells of one cell type hidden (7 folds)",
+        has_slow=True,
     ),
     "kang donors": World(
         _kang, _kang_donors, KANG, "Kang, stimulated cells of one donor hidden (8 folds)"

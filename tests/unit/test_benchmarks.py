@@ -2,12 +2,15 @@
 
 import importlib
 
+import numpy as np
 import pandas as pd
 import pytest
 
+import scdisent
+from scdisent.benchmarks import _peers, _response_page
 from scdisent.benchmarks import _response as response
-from scdisent.benchmarks import _response_page
 from scdisent.benchmarks._grid import run_grid
+from scdisent.benchmarks._peers import PEERS, SLOW
 from scdisent.benchmarks._unseen import WORLDS, World
 from scdisent.datasets import simulate_conditions
 
@@ -103,6 +106,21 @@ def test_questions_are_cut_by_what_arithmetic_and_noise_leave_open():
         "| noise | 1 | 0.200 | 0.190 | 0.100 |",
         "| open | 2 | 0.900 | 0.600 | 0.700 |",
     ]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_say_what_the_condition_changed(name, monkeypatch):
+    monkeypatch.setattr(_peers, "N_EPOCHS", 400)
+    pytest.importorskip(SLOW.get(name, "scvi"))
+    adata = simulate_conditions(n_cells=400, n_genes=60, seed=0)
+    keys = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
+    scdisent.setup_anndata(adata, **keys)
+    treated = (adata.obs["condition"] == "stimulated").to_numpy()
+    source, observed = adata[~treated].copy(), adata[treated]
+    found = PEERS[name](adata, 0).predict(source, condition="stimulated", seed=0)
+    assert found.shape == source.shape
+    there, here, seen = (response._mean(cells) for cells in (found, source, observed))
+    assert np.corrcoef(there - here, seen - here)[0, 1] > 0.8
 
 
 def test_splits_of_the_simulated_worlds_hide_what_they_say():

@@ -1,0 +1,110 @@
+"""What other tools predict: scGen's recipe, scVI and biolord, asked as models of this package."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi.model import SCVI
+
+from scdisent.effects import log_normalise
+from scdisent.model import BFVAE, ShiftModel
+
+
+class LatentArithmetic:
+    """scGen's recipe with a plain VAE of this package: codes plus the difference of means.
+
+    Source: Lotfollahi et al. 2019: the difference of the conditions' mean codes, every cell type
+    counting the same; decoded at the library of each cell.
+    """
+
+    def __init__(self, train: AnnData, *, seed: int) -> None:
+        self.vae = BFVAE(train, preset="vae", n_latent=50, seed=seed)
+        self.vae.train(seed=seed, enable_progress_bar=False)
+        arguments = self.vae.registry_["setup_args"]
+        self.control = arguments["control"]
+        codes = pd.DataFrame(self.vae.get_latent_representation())
+        keys = [train.obs[arguments["condition_key"]].astype(str).to_numpy()]
+        if arguments.get("labels_key"):
+            keys.append(train.obs[arguments["labels_key"]].astype(str).to_numpy())
+        self.means = codes.groupby(keys).mean()
+
+    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
+        """Decoded cells, as scGen gives them: expectations without the noise of counting."""
+        here, there = (self.means.loc[name] for name in (self.control, condition))
+        shift = there - here if isinstance(here, pd.Series) else (there - here).dropna().mean()
+        codes = self.vae.get_latent_representation(source) + shift.to_numpy(np.float32)
+        library = np.asarray(source.X.sum(axis=1))
+        return AnnData(self.vae.decode(codes) * library, var=source.var)
+
+
+class ScviDecoded:
+    """scVI with the condition as its batch: codes decoded under another batch.
+
+    ``get_normalized_expression(transform_batch=)`` at the library of each cell, the counterfactual
+    that its documentation gives; default architecture and training.
+    """
+
+    def __init__(self, train: AnnData, *, seed: int) -> None:
+        self.key = ShiftModel(train).registry_["setup_args"]["condition_key"]
+        cells = AnnData(train.X, obs=train.obs[[self.key]], var=train.var[[]])
+        SCVI.setup_anndata(cells, batch_key=self.key)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = SCVI(cells, gene_likelihood="nb")
+            self.model.train(enable_progress_bar=False)
+
+    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
+        """Decoded cells: expectations without the noise of counting."""
+        cells = AnnData(source.X, obs=source.obs[[self.key]], var=source.var[[]])
+        size = np.asarray(source.X.sum(axis=1))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            values = self.model.get_normalized_expression(
+                cells, transform_batch=condition, library_size=1, return_numpy=True
+            )
+        return AnnData(values * size, var=source.var)
+
+
+class Biolord:
+    """biolord with condition and cell type as known attributes; means of log-normalised values.
+
+    Source: Piran et al. 2024, biolord 0.0.3: ``Biolord.predict`` on training cells that carry the
+    name of the target. Without its checkpoints, which this year's scvi-tools cannot write for it,
+    and for :data:`N_EPOCHS` of the 400 epochs of its default: those take hours on one core.
+    """
+
+    def __init__(self, train: AnnData, *, seed: int) -> None:
+        from biolord import Biolord as Model
+
+        arguments = ShiftModel(train).registry_["setup_args"]
+        self.key = arguments["condition_key"]
+        keys = [self.key, arguments["labels_key"]]
+        values = log_normalise(train.X).astype(np.float32)
+        self.cells = AnnData(values, obs=train.obs[keys].copy(), var=train.var[[]].copy())
+        Model.setup_anndata(self.cells, categorical_attributes_keys=keys)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = Model(self.cells)
+            options = {"enable_progress_bar": False, "enable_checkpointing": False}
+            self.model.train(max_epochs=N_EPOCHS, **options)
+
+    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
+        """Expectations, whose logarithm is what the model says."""
+        cells = self.cells[source.obs_names].copy()
+        levels = self.cells.obs[self.key].cat.categories
+        cells.obs[self.key] = pd.Categorical([condition] * len(cells), categories=levels)
+        return AnnData(np.expm1(self.model.predict(cells)[0].X.clip(0)), var=source.var)
+
+
+N_EPOCHS = 40
+
+PEERS: Mapping[str, Callable[[AnnData, int], Any]] = {
+    "latent arithmetic": lambda train, seed: LatentArithmetic(train, seed=seed),
+    "scVI": lambda train, seed: ScviDecoded(train, seed=seed),
+    "biolord": lambda train, seed: Biolord(train, seed=seed),
+}
+SLOW = {"biolord": "biolord"}
+"""Peers that take ten minutes a fit, and the package that each needs."""
