@@ -1,6 +1,6 @@
 """Where predicted values go, batch by batch: memory, or a zarr folder."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -53,21 +53,25 @@ class ZarrSink(AbstractContextManager["ZarrSink"]):
             found = "exists" if path.exists() else "is no zarr folder"
             msg = f"out={str(path)!r} {found}. Give a new path that ends in .zarr."
             raise OptionError(msg)
-        self.path = path
-        self.parent: TemporaryDirectory[str] | None = None
+        self.path = self.unfinished = path
         self.group: Any = None
+        self.cleanup = ExitStack()
+
+    def __enter__(self) -> "ZarrSink":
+        """Write beside the path, under a name of its own."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.")
+        self.unfinished = Path(self.cleanup.enter_context(beside), self.path.name)
+        return self
 
     def __exit__(self, *error: object) -> None:
-        """Remove what has no name of its own yet."""
-        if self.parent is not None:
-            self.parent.cleanup()
+        """Remove what did not get its name."""
+        self.cleanup.close()
 
     def add(self, values: Values) -> None:
         """Take the next cells, ``(n_cells, n_genes)``, dense or sparse."""
-        if self.parent is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.parent = TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.")
-            self.group = zarr.open_group(str(self._unfinished), mode="w")
+        if self.group is None:
+            self.group = zarr.open_group(str(self.unfinished), mode="w")
             if isinstance(values, sparse.csr_matrix):  # more than 2^31 values may follow
                 values.indptr = values.indptr.astype(np.int64)
             aio.write_elem(self.group, "X", values)
@@ -83,15 +87,10 @@ class ZarrSink(AbstractContextManager["ZarrSink"]):
         for name, value in parts.items():
             aio.write_elem(self.group, name, value)
         self.group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        self._unfinished.rename(self.path)
+        self.unfinished.rename(self.path)
         x = zarr.open_group(str(self.path), mode="r")["X"]
         on_disk = x if isinstance(x, zarr.Array) else aio.sparse_dataset(x)
         return AnnData(on_disk, obs=rest.obs, var=rest.var, uns=rest.uns)
-
-    @property
-    def _unfinished(self) -> Path:
-        assert self.parent is not None
-        return Path(self.parent.name) / self.path.name
 
 
 def sink_at(out: str | Path | None) -> MemorySink | ZarrSink:
