@@ -1,6 +1,7 @@
 """Data: sets that can be loaded by name, and worlds with planted truth."""
 
 from scdisent.datasets._cards import Card, card
+from scdisent.datasets._colored import noisy_colored_digits
 from scdisent.datasets._digits import recolored_digits, two_color_digits
 from scdisent.datasets._domains import simulate_domains, true_domain_features
 from scdisent.datasets._factors import simulate_factors
@@ -15,6 +16,7 @@ __all__ = [
     "get",
     "list",
     "load",
+    "noisy_colored_digits",
     "noisy_swiss_roll",
     "recolored_digits",
     "simulate_conditions",

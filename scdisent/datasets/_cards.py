@@ -11,7 +11,7 @@ from typing import Any
 
 from scdisent._errors import InputDataError, one_of
 
-KINDS = ("h5ad", "idx", "sprites", "csv", "pointer")
+KINDS = ("h5ad", "idx", "sprites", "csv", "faces")
 SETUP_KEYS = (
     "condition_key",
     "control",

@@ -8,6 +8,7 @@ from scipy.ndimage import affine_transform
 from sklearn.datasets import load_digits
 
 from scdisent._errors import OptionError, one_of
+from scdisent.datasets._read import color_pixels
 
 Floats = NDArray[np.float64]
 INKS = {"red": (0.85, 0.2, 0.2), "green": (0.2, 0.8, 0.3), "yellow": (0.85, 0.85, 0.2)}
@@ -91,11 +92,10 @@ def two_color_digits(
     shapes = {"slant": obs["slant"], "thickness": obs["thickness"]}
     stroke = _strokes(digits.images[source] / 16, side=side, **shapes)
     noise = jitter * rng.standard_normal((n_cells, 6)).clip(-2, 2)
-    pixels = [f"{c}_{row}_{column}" for c in "rgb" for row in range(side) for column in range(side)]
     return AnnData(
         _painted(stroke, _colors(names.to_numpy()) + noise),
         obs=obs,
-        var=pd.DataFrame(index=pd.Index(pixels)),
+        var=color_pixels(side),
         obsm={"truth_stroke": stroke.astype(np.float32), "truth_jitter": noise},
         uns={"image_shape": np.array([3, side, side]), "truth": {"jitter": jitter, "seed": seed}},
     )

@@ -102,8 +102,6 @@ def fetch(
         If the file in the local folder is not the one of the card, if there is no address to
         download from, or if all addresses failed.
     """
-    if card.kind == "pointer":
-        raise DownloadError(_refusal(card))
     path = find(file, data_dir=data_dir)
     if path is not None:
         status, expected, found = check(path, file)
@@ -273,13 +271,6 @@ def _warn_unverified(card: Card, file: CardFile) -> None:
     warnings.warn(msg, ScDisentWarning, stacklevel=2)
 
 
-def _refusal(card: Card) -> str:
-    return (
-        f"Data set {card.name!r} is not downloaded nor read by scdisent. Its licence: "
-        f"{card.licence}. {card.note} See {card.homepage}"
-    )
-
-
 def _by_hand(file: CardFile) -> str:
     return (
         f"Put the file ({file.known_hash or 'hash unknown'}) at FOLDER/{file.path} and pass "
@@ -293,7 +284,7 @@ def _no_address(card: Card, file: CardFile, *, data_dir: str | os.PathLike[str] 
     origin = f" See {card.homepage}." if card.homepage else ""
     return (
         f"Data set {card.name!r} has no address to download {file.name} from, and {looked}. "
-        f"{card.note or ''}{origin} {_by_hand(file)}"
+        f"Its licence: {card.licence}. {card.note or ''}{origin} {_by_hand(file)}"
     )
 
 

@@ -80,8 +80,7 @@ def list_datasets(*, data_dir: str | os.PathLike[str] | None = None) -> pd.DataF
             "what": each.what,
             "shape": " x ".join(str(n) for n in each.shape or ()),
             "licence": each.licence,
-            "available": each.kind != "pointer"
-            and all(find(file, data_dir=data_dir) for file in each.files),
+            "available": all(find(file, data_dir=data_dir) for file in each.files),
         }
         for each in cards().values()
     }

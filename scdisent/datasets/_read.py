@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from PIL import Image, ImageOps
 from scipy import sparse
 
 from scdisent._errors import InputDataError
@@ -18,6 +19,8 @@ from scdisent.datasets._cards import Card
 
 SPRITE_FACTORS = ("shape", "scale", "orientation", "posX", "posY")
 """dSprites' factors in the order of its file, after the constant colour."""
+FACE_SIDE = 32
+"""Pixels of a side to which photographs are reduced."""
 
 
 def read(paths: Sequence[Path], card: Card) -> AnnData:
@@ -114,6 +117,35 @@ def _read_csv(paths: Sequence[Path], card: Card) -> AnnData:
     return AnnData(values.to_numpy(), obs=_named(obs, "row"), var=var)
 
 
+def color_pixels(side: int) -> pd.DataFrame:
+    """Names of the pixels of square colour images, channel by channel."""
+    names = [f"{c}_{row}_{column}" for c in "rgb" for row in range(side) for column in range(side)]
+    return pd.DataFrame(index=pd.Index(names))
+
+
+def _read_faces(paths: Sequence[Path], card: Card) -> AnnData:
+    """Read as many faces with the attribute of the card's condition as without, from CelebA's zip.
+
+    The first ones of the list, cut to the square in the middle and reduced to
+    :data:`FACE_SIDE` pixels a side; RGB in [0, 1], channel by channel.
+    """
+    parts = {path.suffix: path for path in paths}
+    table = pd.read_csv(parts[".txt"], sep=r"\s+", skiprows=1)  # the first line counts the images
+    attribute = card.columns[card.setup["condition_key"]].source
+    n_each = int(table[attribute].value_counts().min())
+    chosen = table.groupby(attribute).head(n_each)
+    images = np.empty((len(chosen), 3, FACE_SIDE, FACE_SIDE), dtype=np.float32)
+    with zipfile.ZipFile(parts[".zip"]) as archive:
+        folders = {Path(name).name: name for name in archive.namelist()}
+        for image, name in zip(images, chosen.index, strict=True):
+            with archive.open(folders[name]) as file, Image.open(file) as face:
+                square = ImageOps.fit(face.convert("RGB"), (FACE_SIDE, FACE_SIDE))
+            image[:] = np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 255
+    obs = chosen.astype(str).rename_axis("file").reset_index()
+    var, uns = color_pixels(FACE_SIDE), {"image_shape": np.array([3, FACE_SIDE, FACE_SIDE])}
+    return AnnData(images.reshape(len(images), -1), obs=_named(obs, "image"), var=var, uns=uns)
+
+
 def _named(obs: pd.DataFrame, prefix: str) -> pd.DataFrame:
     return obs.set_axis([f"{prefix}_{i}" for i in range(len(obs))], axis=0)
 
@@ -123,6 +155,7 @@ READERS: Mapping[str, Callable[[Sequence[Path], Card], AnnData]] = {
     "idx": _read_idx,
     "sprites": _read_sprites,
     "csv": _read_csv,
+    "faces": _read_faces,
 }
 
 

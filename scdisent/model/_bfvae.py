@@ -14,6 +14,7 @@ from scdisent._errors import OptionError, one_of
 from scdisent.data import _registry as reg
 from scdisent.data import check_families
 from scdisent.model._common import resolve_seed, subset
+from scdisent.model._effect_mixin import DECODER_FIELDS
 from scdisent.model._latent_mixin import ALL_FIELDS, LatentMixin
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.module import BFVAE_TERMS, LATENT, BfvaeModule
@@ -32,6 +33,7 @@ class BfvaeOptions:
     tc_estimator: str = "minibatch"
     dip_covariance: str = "sample"
     scale: float | None = None
+    encode_covariates: bool = False
 
 
 def _weights(beta: float = 1.0, tc: float = 0.0, off: float = 0.0, diagonal: float = 0.0) -> dict:
@@ -164,6 +166,9 @@ class BFVAE(LatentMixin):
         self._model_summary_string = (
             f"BFVAE ({preset}): {n_latent} latents, likelihood {likelihood}"
         )
+
+    def _encoder_fields(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        return DECODER_FIELDS if self.options.encode_covariates else ()
 
     def _plan_defaults(self) -> dict[str, Any]:
         # Latents turn towards the axes slowly: large steps, which smooth networks bear.

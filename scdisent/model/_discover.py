@@ -1,7 +1,7 @@
 """The DISCoVeR model."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from scdisent.effects import AUTO
 from scdisent.model._codes_mixin import CONDITION_CODES
 from scdisent.model._common import resolve_seed
 from scdisent.model._latent_mixin import LatentMixin
-from scdisent.model._options import merge_weights, replace_checked
+from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._query_mixin import QueryMixin
 from scdisent.module import TERMS, DiscoverModule
 
@@ -27,11 +27,14 @@ class DiscoverOptions:
     n_layers: int = 1
     specific_prior: str = "embedding"
     invariant_head: str = "z_condition"
+    specific_reads: str = "x_condition"
+    invariant_prior: str = "standard"
     adversary_reads: str = "z"
     adversary_game: str = "zero_sum"
     balanced_critic: bool = True
     within_labels: bool | None = None
     condition_code: str = "auto"
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,17 @@ class Preset:
     weights: Mapping[str, float]
     plan: Mapping[str, Any]
 
+
+_ONE_HEAD = DiscoverOptions(
+    invariant_head="none",
+    specific_prior="embedding",
+    adversary_game="entropy",
+    balanced_critic=False,
+    within_labels=False,
+)
+_ONE_HEAD_WEIGHTS = {"nll_joint": 1.0, "kl_invariant": 0.01, "kl_specific": 0.01}
+_PAPER_PLAN = {"n_critic_steps": 1, "lr": 1e-3, "weight_decay": 0.0}
+_LEARNED = replace(_ONE_HEAD, specific_reads="x")
 
 PRESETS = {
     "default": Preset(
@@ -73,9 +87,22 @@ PRESETS = {
             "kl_specific": 0.01,
             "adversary": 100.0,
         },
-        {"n_critic_steps": 1, "lr": 1e-3, "weight_decay": 0.0},
+        _PAPER_PLAN,
+    ),
+    "csvae": Preset(
+        replace(_ONE_HEAD, specific_prior="fixed"),
+        {**_ONE_HEAD_WEIGHTS, "adversary": 100.0},
+        _PAPER_PLAN,
+    ),
+    "csvae_na": Preset(replace(_ONE_HEAD, specific_prior="fixed"), _ONE_HEAD_WEIGHTS, _PAPER_PLAN),
+    "diva": Preset(_LEARNED, {**_ONE_HEAD_WEIGHTS, "classifier": 100.0}, _PAPER_PLAN),
+    "ccvae": Preset(
+        replace(_LEARNED, invariant_prior="embedding"),
+        {**_ONE_HEAD_WEIGHTS, "classifier": 100.0},
+        _PAPER_PLAN,
     ),
 }
+"""The last four are the models that the paper compares itself with, as argument settings."""
 
 
 class DISCoVeR(LatentMixin, QueryMixin):
@@ -91,7 +118,8 @@ class DISCoVeR(LatentMixin, QueryMixin):
     with the weights, in this order, ``nll_joint, nll_invariant, kl_invariant, kl_specific,
     adversary, mmd, hsic, independence``; reconstruction terms are summed over genes and averaged
     over cells. The last pulls only w away from z (the assumption that both are independent given
-    the condition), so that w tells conditions apart and not cell types.
+    the condition), so that w tells conditions apart and not cell types. The weight ``classifier``,
+    of relatives below, adds :math:`-\log q(y \mid w)`.
 
     Parameters
     ----------
@@ -101,12 +129,18 @@ class DISCoVeR(LatentMixin, QueryMixin):
         ``"nb"``, ``"zinb"``, ``"poisson"`` for counts, ``"normal"`` for real values,
         ``"bernoulli"`` for zeros and ones.
     n_latent, n_specific
-        Size of z and of w (None: as large as z).
+        Size of z and of w (None: as large as z; two columns a condition for the fixed prior).
     preset
         ``"default"``: the strongest setting found by the leakage audit; ``"paper"``: objective and
-        weights of the authors' single-cell code.
+        weights of the authors' single-cell code. Relatives to compare with, each with one
+        reconstruction: ``"csvae"`` (fixed prior of w, adversary on z), ``"csvae_na"`` (no
+        adversary), ``"diva"`` (q(w | x), learned p(w | y), a classifier of y on w), ``"ccvae"``
+        (also a learned p(z | y)).
     weights
         Weights to change, by name of the term; 0 leaves a term out.
+    image_shape
+        Channels, height, width: convolutional networks. ``"auto"``: ``uns["image_shape"]`` where
+        there is one; None: dense networks.
     registry
         Registry of a datamodule instead of ``adata``, for cells on disk.
     seed
@@ -136,6 +170,7 @@ class DISCoVeR(LatentMixin, QueryMixin):
         n_specific: int | None = None,
         preset: str = "default",
         weights: Mapping[str, float] | None = None,
+        image_shape: str | Sequence[int] | None = "auto",
         registry: dict[str, Any] | None = None,
         seed: int | None = None,
         **options: Any,
@@ -146,9 +181,13 @@ class DISCoVeR(LatentMixin, QueryMixin):
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(chosen.options, options)
         self.weights = merge_weights(chosen.weights, weights, known=TERMS)
+        n_features = self.summary_stats.n_vars
+        image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
+        is_fixed = self.options.specific_prior == "fixed"
+        size = n_specific or (2 * self.summary_stats.n_labels if is_fixed else n_latent)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(resolve_seed(seed))
-            self.module = self._build_module(n_latent, n_specific or n_latent)
+            self.module = self._build_module(n_latent, size, image_shape=image_shape)
         self._check_data()
         self.init_params_ = self._get_init_params(locals())
         self._model_summary_string = (
@@ -157,7 +196,13 @@ class DISCoVeR(LatentMixin, QueryMixin):
             f"{len(self.conditions)} conditions"
         )
 
-    def _build_module(self, n_latent: int, n_specific: int) -> DiscoverModule:
+    def _encoder_fields(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        reads = self.options.specific_reads == "x_condition"
+        return super()._encoder_fields(blocks) if reads else ()
+
+    def _build_module(
+        self, n_latent: int, n_specific: int, *, image_shape: Sequence[int] | None
+    ) -> DiscoverModule:
         options = asdict(self.options)
         within = options.pop("within_labels")
         has_labels = KEYS.CELL_TYPE in self.registry_["field_registries"]
@@ -187,6 +232,7 @@ class DISCoVeR(LatentMixin, QueryMixin):
             n_latent=n_latent,
             n_specific=n_specific,
             specific_prior_name=options.pop("specific_prior"),
+            image_shape=image_shape,
             weights=self.weights,
             **options,
         )

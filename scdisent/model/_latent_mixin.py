@@ -23,9 +23,6 @@ Codes = NDArray[np.float32]
 class LatentMixin(DisentModel):
     """Latent codes of cells, and what codes decode to."""
 
-    specific_reads_condition = True
-    """Whether the encoder of the specific block is told the condition."""
-
     @torch.inference_mode()
     def get_latent_representation(
         self,
@@ -64,8 +61,7 @@ class LatentMixin(DisentModel):
         """
         blocks = self._blocks(representation)
         if dataloader is None:
-            reads = SPECIFIC in blocks and self.specific_reads_condition
-            fields = (KEYS.CONDITION,) if reads else ()
+            fields = self._encoder_fields(blocks)
             dataloader = self._loader(adata, fields=fields, indices=indices, batch_size=batch_size)
         else:
             self._need_training()
@@ -76,6 +72,10 @@ class LatentMixin(DisentModel):
             return mean
         rng = np.random.default_rng(resolve_seed(seed))
         return mean + scale * rng.standard_normal(mean.shape, dtype=np.float32)
+
+    def _encoder_fields(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        """What the encoders of some blocks read beside expression."""
+        return (KEYS.CONDITION,) if SPECIFIC in blocks else ()
 
     def _blocks(self, representation: str | None) -> tuple[str, ...]:
         known = self.representations

@@ -233,13 +233,13 @@ class PredictMixin(CodesMixin, EffectMixin):
 
     def _default_transfer(self) -> str:
         """The invariant head where it sees the condition; it was the better of both on Kang."""
-        return "mean_difference" if self.module.invariant_head == "z" else "decoder"
+        return "decoder" if self.module.invariant_head == "z_condition" else "mean_difference"
 
     def _transfer_to(
         self, condition: str, recipe: str | None, *, n_neighbors: int = 15
     ) -> Transfer:
         recipe = one_of(recipe or self._default_transfer(), self.transfers, "transfer")
-        if recipe == "decoder" and self.module.invariant_head == "z":
+        if recipe == "decoder" and self.module.invariant_head != "z_condition":
             msg = (
                 "transfer='decoder' needs an invariant head that sees the condition. Build the "
                 "model with invariant_head='z_condition', or choose another recipe."

@@ -1,6 +1,7 @@
 """Conditions that move some latents: blocks by gates, transport, programmes."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +47,12 @@ class TransportMixin(LatentMixin, ExpressionMixin):
 
     transfers = (TRANSPORT, *TRANSFERS[:3])
     weights: dict[str, float]
-    specific_reads_condition = False
     content_is_standard = False
     content_from_cells = True
     """Whether new cells take their content from training cells, else from noise."""
+
+    def _encoder_fields(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        return ()
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
         self._remember(datamodule)

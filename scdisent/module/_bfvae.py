@@ -12,11 +12,9 @@ from scdisent.functional import code_covariance, off_diagonal, total_correlation
 from scdisent.module._base import DisentModule, LatentBlock, State, Term
 from scdisent.nn import (
     Cells,
-    Decoder,
-    GaussianEncoder,
-    ImageDecoder,
-    ImageEncoder,
     TotalCorrelationCritic,
+    make_decoder,
+    make_encoder,
     make_likelihood,
 )
 
@@ -48,6 +46,8 @@ class BfvaeModule(DisentModule):
         ``"mean"``: of the posterior means (DIP-VAE-I); ``"sample"``: of samples (DIP-VAE-II).
     families, scale
         Of the likelihood; see :func:`scdisent.nn.make_likelihood`.
+    encode_covariates
+        Let the encoder, too, read batch and covariates.
     image_shape
         Channels, height and width: convolutional networks; None: dense ones.
     """
@@ -76,6 +76,7 @@ class BfvaeModule(DisentModule):
         dip_covariance: str = "sample",
         families: Sequence[str] | None = None,
         scale: float | None = None,
+        encode_covariates: bool = False,
         image_shape: Sequence[int] | None = None,
         weights: Mapping[str, float],
     ) -> None:
@@ -101,12 +102,11 @@ class BfvaeModule(DisentModule):
         self.smooth = smooth and image_shape is None
         style = "smooth" if smooth else "batch"
         size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers, "style": style}
-        if image_shape is None:
-            self.encoder = GaussianEncoder(n_input, n_latent, **size)
-            self.decoder = Decoder(n_code, n_output, **size)
-        else:
-            self.encoder = ImageEncoder(image_shape, n_latent, n_hidden=n_hidden)
-            self.decoder = ImageDecoder(n_code, image_shape, n_hidden=n_hidden)
+        size["image_shape"] = image_shape
+        self.encode_covariates = encode_covariates
+        n_read = self.n_nuisance if encode_covariates else 0
+        self.encoder = make_encoder(n_input, n_latent, n_labels=n_read, **size)
+        self.decoder = make_decoder(n_code, n_output, **size)
         if weights.get("tc") and tc_estimator == "critic":
             self.adversaries["tc"] = TotalCorrelationCritic(n_latent)
 
@@ -122,7 +122,8 @@ class BfvaeModule(DisentModule):
 
     def posterior(self, cells: Cells, block: str = LATENT) -> Normal:
         """Posterior of the codes."""
-        q: Normal = self.encoder(cells.log_normalised if self.expects == "counts" else cells.dense)
+        x = cells.log_normalised if self.expects == "counts" else cells.dense
+        q: Normal = self.encoder(x, cells.nuisance if self.encode_covariates else None)
         return q
 
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:

@@ -17,16 +17,18 @@ from scdisent.nn import (
     Cells,
     ConditionInputs,
     CovariateCode,
-    Decoder,
-    GaussianEncoder,
     Likelihood,
     balanced_weights,
-    likelihood_class,
+    make_decoder,
+    make_encoder,
+    make_likelihood,
     specific_prior,
 )
 
 INVARIANT, SPECIFIC, JOINT = "invariant", "specific", "joint"
-INVARIANT_HEADS = ("z", "z_condition")
+INVARIANT_HEADS = ("z", "z_condition", "none")
+SPECIFIC_READS = ("x_condition", "x")
+INVARIANT_PRIORS = ("standard", "embedding")
 TERMS = (
     "nll_joint",
     "nll_invariant",
@@ -36,6 +38,7 @@ TERMS = (
     "mmd",
     "hsic",
     "independence",
+    "classifier",
 )
 
 
@@ -61,7 +64,14 @@ class DiscoverModule(DisentModule):
         prior of w and for the invariant head; None: plain levels.
     invariant_head
         ``"z"``: p(x | z), the paper's. ``"z_condition"``: p(x | z, y), ours: whatever y explains,
-        z need not carry, so reconstruction no longer pays z for leaking.
+        z need not carry, so reconstruction no longer pays z for leaking. ``"none"``: one
+        reconstruction, from both blocks.
+    specific_reads
+        ``"x_condition"``: q(w | x, y); ``"x"``: q(w | x), as in DIVA and CCVAE.
+    invariant_prior
+        ``"standard"``: N(0, I); ``"embedding"``: p(z | y) with a learned mean, as in CCVAE.
+    image_shape
+        Channels, height and width: convolutional networks; None: dense ones.
     """
 
     encoders: Any  # torch's containers do not know what they hold
@@ -86,8 +96,12 @@ class DiscoverModule(DisentModule):
         n_layers: int = 1,
         specific_prior_name: str = "standard",
         invariant_head: str = "z_condition",
+        specific_reads: str = "x_condition",
+        invariant_prior: str = "standard",
         adversary_reads: str = "z",
         adversary_game: str = "zero_sum",
+        scale: float | None = None,
+        image_shape: Sequence[int] | None = None,
         weights: Mapping[str, float],
     ) -> None:
         super().__init__(
@@ -97,6 +111,8 @@ class DiscoverModule(DisentModule):
             weights=weights,
         )
         _check_options(n_latent, n_specific, specific_prior_name, invariant_head, adversary_reads)
+        one_of(specific_reads, SPECIFIC_READS, "specific_reads")
+        one_of(invariant_prior, INVARIANT_PRIORS, "invariant_prior")
         self.code = None if condition_inputs is None else CovariateCode(condition_inputs, dropout=0)
         n_code = 0 if self.code is None else self.code.n_code
         self.n_conditions, self.n_cell_types = n_labels, n_cell_types
@@ -104,11 +120,16 @@ class DiscoverModule(DisentModule):
         self.invariant_head, self.adversary_reads = invariant_head, adversary_reads
 
         size: dict[str, Any] = {"n_hidden": n_hidden, "n_layers": n_layers}
+        size["image_shape"] = image_shape
+        n_read = n_labels if specific_reads == "x_condition" else 0
         self.encoders = nn.ModuleDict(
             {
-                INVARIANT: GaussianEncoder(n_input, n_latent, **size),
-                SPECIFIC: GaussianEncoder(n_input, n_specific, n_labels=n_labels, **size),
+                INVARIANT: make_encoder(n_input, n_latent, **size),
+                SPECIFIC: make_encoder(n_input, n_specific, n_labels=n_read, **size),
             }
+        )
+        self.invariant_prior = specific_prior(
+            invariant_prior, n_conditions=n_labels, n_latent=n_latent, n_context=n_latent
         )
         self.prior = specific_prior(
             specific_prior_name,
@@ -117,15 +138,15 @@ class DiscoverModule(DisentModule):
             n_context=n_latent,
             n_code=n_code,
         )
-        self.likelihoods = _heads(likelihood, n_input)
+        self.likelihoods = _heads(likelihood, n_input, scale, both=invariant_head != "none")
         n_output = n_input * self.likelihoods[JOINT].n_outputs_per_gene
         n_known = self.n_nuisance + (n_code or n_labels) * (invariant_head == "z_condition")
+        n_codes = {JOINT: n_latent + n_specific + self.n_nuisance, INVARIANT: n_latent + n_known}
         self.decoders = nn.ModuleDict(
-            {
-                JOINT: Decoder(n_latent + n_specific + self.n_nuisance, n_output, **size),
-                INVARIANT: Decoder(n_latent + n_known, n_output, **size),
-            }
+            {name: make_decoder(n_codes[name], n_output, **size) for name in self.likelihoods}
         )
+        if weights.get("classifier"):
+            self.classifier = nn.Linear(n_specific, n_labels)
         if weights.get("adversary"):
             n_features = {"z": n_latent, "reconstruction": n_input, "both": n_latent + n_input}
             sizes = torch.ones(n_labels) if condition_sizes is None else condition_sizes
@@ -148,7 +169,7 @@ class DiscoverModule(DisentModule):
         conditions = [("condition", i) for i in range(self.n_conditions)]
         if self.code is not None:
             conditions = [("code", i) for i in range(self.code.n_code)]
-        if self.invariant_head == "z":
+        if self.invariant_head != "z_condition":
             conditions = []
         return {
             "decoders.joint.first.weight": [*z, *w, *self.nuisance_columns],
@@ -170,9 +191,8 @@ class DiscoverModule(DisentModule):
         """Both blocks; the prior of w may read the sample of z."""
         qz, qw = self.posterior(cells, INVARIANT), self.posterior(cells, SPECIFIC)
         z, w = qz.rsample(), qw.rsample()  # (n_cells, n_latent), (n_cells, n_specific)
-        standard = Normal(torch.zeros_like(z), torch.ones_like(z))
         return {
-            INVARIANT: LatentBlock(qz, z, standard),
+            INVARIANT: LatentBlock(qz, z, self.invariant_prior(z, cells.condition)),
             SPECIFIC: LatentBlock(qw, w, self.prior(z, self.told(cells.condition))),
         }
 
@@ -189,8 +209,11 @@ class DiscoverModule(DisentModule):
     def decode_invariant(self, z: Tensor, condition: Tensor, nuisance: Tensor) -> Tensor:
         """Raw output of p(x | z), or of p(x | z, y) where that head sees the condition.
 
-        ``condition`` is what :meth:`told` says of it.
+        ``condition`` is what :meth:`told` says of it. Without a head of its own: p(x | z, w) at
+        the mean of p(w | y).
         """
+        if INVARIANT not in self.decoders:
+            return self.decode_joint(z, self.prior(z, condition).mean, nuisance)
         known = [nuisance]
         if self.invariant_head == "z_condition":
             is_index = self.code is None
@@ -202,21 +225,23 @@ class DiscoverModule(DisentModule):
     def decode(self, cells: Cells, latents: Mapping[str, LatentBlock]) -> dict[str, Tensor]:
         """Both reconstructions."""
         z, w = latents[INVARIANT].sample, latents[SPECIFIC].sample
-        return {
-            JOINT: self.decode_joint(z, w, cells.nuisance),
-            INVARIANT: self.decode_invariant(z, self.told(cells.condition), cells.nuisance),
-        }
+        raw = {JOINT: self.decode_joint(z, w, cells.nuisance)}
+        if INVARIANT in self.decoders:
+            told = self.told(cells.condition)
+            raw[INVARIANT] = self.decode_invariant(z, told, cells.nuisance)
+        return raw
 
     def terms(self, s: State) -> Iterator[Term]:
         """The objective, in view; see the class docstring of the model."""
         z, w = s.latents[INVARIANT], s.latents[SPECIFIC]
         condition, within = self._target(s.cells)
-        yield Term("nll_joint", -self.likelihoods[JOINT].log_prob(s.cells, s.raw[JOINT]))
-        yield Term(
-            "nll_invariant", -self.likelihoods[INVARIANT].log_prob(s.cells, s.raw[INVARIANT])
-        )
+        for name, head in self.likelihoods.items():
+            yield Term(f"nll_{name}", -head.log_prob(s.cells, s.raw[name]))
         yield Term("kl_invariant", z.kl())
         yield Term("kl_specific", w.kl())
+        if self.weights.get("classifier"):
+            logits = self.classifier(w.sample)
+            yield Term("classifier", F.cross_entropy(logits, condition, reduction="none"))
         if self.weights.get("adversary"):
             critic = self.adversaries["condition"]
             yield Term("adversary", critic.model_term(self.features(s), *self._target(s.cells)))
@@ -266,12 +291,16 @@ class DiscoverModule(DisentModule):
         return cells.condition, cells.cell_type if self.n_cell_types else None
 
 
-def _heads(name: str, n_genes: int) -> nn.ModuleDict:
+def _heads(name: str, n_genes: int, scale: float | None, *, both: bool) -> nn.ModuleDict:
     """One likelihood for both reconstructions, or one each where sharing makes no sense."""
-    joint: Likelihood = likelihood_class(name)(n_genes)
-    return nn.ModuleDict(
-        {JOINT: joint, INVARIANT: joint if joint.shared else likelihood_class(name)(n_genes)}
-    )
+
+    def head() -> Likelihood:
+        return make_likelihood(name, n_genes, families=None, scale=scale)
+
+    joint = head()
+    if not both:
+        return nn.ModuleDict({JOINT: joint})
+    return nn.ModuleDict({JOINT: joint, INVARIANT: joint if joint.shared else head()})
 
 
 def _check_options(
@@ -279,6 +308,12 @@ def _check_options(
 ) -> None:
     one_of(invariant_head, INVARIANT_HEADS, "invariant_head")
     one_of(adversary_reads, READS, "adversary_reads")
+    if invariant_head == "none" and adversary_reads != "z":
+        msg = (
+            f"adversary_reads={adversary_reads!r} needs what z alone decodes to, but "
+            "invariant_head='none' decodes it with w. Choose adversary_reads='z'."
+        )
+        raise OptionError(msg)
     if prior == "class_mean" and n_latent != n_specific:
         msg = (
             "specific_prior='class_mean' takes its mean from z, so both blocks need the same size; "

@@ -2,7 +2,7 @@
 
 from scdisent.nn._adversaries import READS, Adversary, TotalCorrelationCritic, balanced_weights
 from scdisent.nn._cells import Cells
-from scdisent.nn._coders import sparse_coders
+from scdisent.nn._coders import make_decoder, make_encoder, sparse_coders
 from scdisent.nn._conditions import (
     ConditionCode,
     ConditionInputs,
@@ -47,6 +47,8 @@ __all__ = [
     "balanced_weights",
     "condition_code",
     "likelihood_class",
+    "make_decoder",
+    "make_encoder",
     "make_likelihood",
     "sparse_coders",
     "specific_prior",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +64,8 @@ def hidden_layers(sizes: list[int], *, style: str = "batch") -> nn.Sequential:
 class GaussianEncoder(nn.Module):
     r"""Posterior :math:`q(z \mid x)` or :math:`q(w \mid x, y)`: mean and scale from one network.
 
-    ``n_labels > 0`` appends a one-hot label to the input. Without hidden layers the map to the
-    posterior is affine.
+    ``n_labels > 0`` lets the first layer read a label beside the cell. Without hidden layers the
+    map to the posterior is affine.
     """
 
     def __init__(
@@ -85,9 +86,14 @@ class GaussianEncoder(nn.Module):
         self.rest = hidden_layers(sizes, style=style)
 
     def forward(self, x: SparseCells | Tensor, label: Tensor | None = None) -> Normal:
-        """Posterior with mean and scale ``(n_cells, n_latent)``; ``label`` is ``(n_cells,)``."""
+        """Posterior with mean and scale ``(n_cells, n_latent)``.
+
+        ``label``: codes ``(n_cells,)``, or values of all labels ``(n_cells, n_labels)``.
+        """
         hidden = self.first(x)
         if self.label is not None:
-            hidden = hidden + self.label(label)
+            given: Any = label  # none at all fails here
+            is_code = given.dim() == 1
+            hidden = hidden + (self.label(given) if is_code else given @ self.label.weight)
         mean, scale = self.rest(hidden).chunk(2, dim=-1)
         return Normal(mean, F.softplus(scale) + MIN_SCALE, validate_args=False)

@@ -1,6 +1,7 @@
 """Convolutional encoder and decoder for images stored as flat rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +27,20 @@ def halved_sides(side: int) -> list[int]:
 class ImageEncoder(nn.Module):
     r"""Posterior :math:`q(z \mid x)` of images: convolutions of stride two, one dense layer.
 
+    ``n_labels > 0``: a label is read as further channels, each constant over the image.
+
     Source: the architecture of Burgess et al. 2018 (four layers of 4x4 kernels on 64x64 pixels),
     cut to fewer layers for smaller images.
     """
 
-    def __init__(self, image_shape: Sequence[int], n_latent: int, *, n_hidden: int) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], n_latent: int, *, n_hidden: int, n_labels: int = 0
+    ) -> None:
         super().__init__()
-        self.image_shape = tuple(image_shape)
+        self.image_shape, self.n_labels = tuple(image_shape), n_labels
         channels, height, width = self.image_shape
         heights, widths = _sides(height, width)
-        sizes = [channels, *WIDTHS[: len(heights) - 1]]
+        sizes = [channels + n_labels, *WIDTHS[: len(heights) - 1]]
         layers: list[nn.Module] = []
         for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
             layers += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), nn.ReLU()]
@@ -48,9 +53,15 @@ class ImageEncoder(nn.Module):
             nn.Linear(n_hidden, 2 * n_latent),
         )
 
-    def forward(self, x: Tensor) -> Normal:
-        """Posterior of flat images ``(n_cells, n_pixels)``."""
-        mean, scale = self.layers(x.reshape(-1, *self.image_shape)).chunk(2, dim=-1)
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Normal:
+        """Posterior of flat images ``(n_cells, n_pixels)``; ``label`` as in GaussianEncoder."""
+        images = x.reshape(-1, *self.image_shape)
+        if self.n_labels:
+            given: Any = label  # none at all fails here
+            values = F.one_hot(given, self.n_labels) if given.dim() == 1 else given
+            planes = values.to(x.dtype)[:, :, None, None].expand(-1, -1, *self.image_shape[1:])
+            images = torch.cat([images, planes], dim=1)
+        mean, scale = self.layers(images).chunk(2, dim=-1)
         return Normal(mean, F.softplus(scale) + MIN_SCALE, validate_args=False)
 
 

@@ -1,17 +1,18 @@
 """Priors of the condition-specific block."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from scdisent._errors import one_of
+from scdisent._errors import OptionError, one_of
 from scdisent.functional import class_means
 
 
 class SpecificPrior(nn.Module, ABC):
-    """Prior of ``w`` with unit scale; subclasses give its mean."""
+    """Prior of ``w``, with unit scale where nothing else is said; subclasses give its mean."""
 
     def __init__(self, n_conditions: int, n_latent: int) -> None:
         super().__init__()
@@ -98,7 +99,36 @@ class ContextPrior(SpecificPrior):
         return mean
 
 
-PRIORS = ("class_mean", "embedding", "standard", "context")
+class FixedPrior(SpecificPrior):
+    r"""Nothing to learn: the columns of a condition's own lie far out, all others near zero.
+
+    :math:`w_j \mid y = k \sim N(3, 1)` for the columns of k, else :math:`N(0, 0.1^2)`. Source:
+    CSVAE (Klys et al. 2018) as coded by the authors of DISCoVeR, a label for each condition.
+    """
+
+    means: Tensor
+    scales: Tensor
+
+    def __init__(self, n_conditions: int, n_latent: int) -> None:
+        super().__init__(n_conditions, n_latent)
+        if n_latent % n_conditions:
+            msg = (
+                "specific_prior='fixed' has as many columns for each condition; found n_specific="
+                f"{n_latent} for {n_conditions} conditions. Give a multiple of {n_conditions}."
+            )
+            raise OptionError(msg)
+        own = torch.eye(n_conditions).repeat_interleave(n_latent // n_conditions, dim=1)
+        self.register_buffer("means", 3.0 * own)
+        self.register_buffer("scales", torch.where(own > 0, 1.0, 0.1))
+
+    def mean(self, z: Tensor, condition: Tensor) -> Tensor:
+        return self.means[condition]
+
+    def forward(self, z: Tensor, condition: Tensor) -> Normal:
+        return Normal(self.means[condition], self.scales[condition], validate_args=False)
+
+
+PRIORS = ("class_mean", "embedding", "standard", "context", "fixed")
 
 
 def specific_prior(
@@ -114,5 +144,12 @@ def specific_prior(
         return CodePrior(n_conditions, n_latent, n_code=n_code)
     if name == "context":
         return ContextPrior(n_conditions, n_latent, n_context=n_context)
-    classes = {"class_mean": ClassMeanPrior, "embedding": EmbeddingPrior, "standard": StandardPrior}
-    return classes[name](n_conditions, n_latent)
+    return BY_NAME[name](n_conditions, n_latent)
+
+
+BY_NAME: Mapping[str, Callable[[int, int], SpecificPrior]] = {
+    "class_mean": ClassMeanPrior,
+    "embedding": EmbeddingPrior,
+    "standard": StandardPrior,
+    "fixed": FixedPrior,
+}

@@ -1,8 +1,10 @@
 """From files to AnnData: small files made here, and the real ones where they are."""
 
 import gzip
+import io
 import json
 import os
+import zipfile
 
 import anndata as ad
 import h5py
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import requests
 from anndata import AnnData
+from PIL import Image
 from scipy import sparse
 
 from scdisent import datasets
@@ -227,6 +230,46 @@ def test_sprites_are_read_without_unpickling(registry, suffix):
     assert list(adata.obs["posY"]) == [0.3, 0.6]
 
 
+FACES = ["000001.jpg", "000002.jpg", "000003.jpg", "000004.jpg", "000005.jpg"]
+GLASSES = [-1, 1, -1, -1, 1]
+
+
+def faces(folder):
+    """Plain faces, brighter from one to the next, in the layout of CelebA."""
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+        for i, name in enumerate(FACES):
+            picture = np.zeros((218, 178, 3), np.uint8) + np.array([40 * i, 10, 200], np.uint8)
+            image = io.BytesIO()
+            Image.fromarray(picture).save(image, "png")
+            archive.writestr(f"img_align_celeba/{name}", image.getvalue())
+    rows = [f"{name}  {g}  {-g}" for name, g in zip(FACES, GLASSES, strict=True)]
+    text = "\n".join([str(len(FACES)), "Eyeglasses Male", *rows])
+    (folder / "list_attr_celeba.txt").write_text(text + "\n")
+
+
+def test_as_many_faces_with_an_attribute_as_without_are_read(registry):
+    real = datasets.card("celeba")
+    columns = {name: vars(column) for name, column in real.columns.items()}
+    folder = registry(
+        kind="faces",
+        files=[{"path": "img_align_celeba.zip"}, {"path": "list_attr_celeba.txt"}],
+        setup=dict(real.setup),
+        columns=columns,
+    )
+    faces(folder)
+    adata = load_unverified(folder)
+    assert adata.obs["glasses"].tolist() == ["without", "with", "without", "with"]
+    assert adata.obs["male"].tolist() == ["yes", "no", "yes", "no"]
+    assert adata.obs["file"].tolist() == [FACES[i] for i in (0, 1, 2, 4)]
+    images = adata.X.reshape(-1, *adata.uns["image_shape"])
+    np.testing.assert_allclose(images[:, 0, 5, 5] * 255, [0, 40, 80, 160], atol=1)
+    np.testing.assert_allclose(images[:, 2].mean() * 255, 200, atol=1)
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w"):
+        pass  # an empty archive
+    with pytest.raises(InputDataError, match="could not be read as faces"):
+        load_unverified(folder)
+
+
 TABLE = {
     "kind": "csv",
     "separator": ";",
@@ -306,6 +349,7 @@ LOCAL = [
     name
     for name, each in _cards.cards().items()
     if name == "mnist" or not any(file.urls for file in each.files)
+    if each.kind != "faces"  # under a licence that each user has to accept
 ]
 
 

@@ -7,11 +7,14 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse, stats
-from sklearn.datasets import make_swiss_roll
+from scipy.stats import chi2_contingency
+from sklearn.datasets import load_digits, make_swiss_roll
 
 from scdisent._errors import InputDataError, OptionError
 from scdisent.datasets import (
+    noisy_colored_digits,
     noisy_swiss_roll,
     recolored_digits,
     simulate_conditions,
@@ -495,3 +498,36 @@ def test_thicker_and_slanted_digits_are_that(digits):
 def test_digits_outside_of_their_range_are_refused(options):
     with pytest.raises(OptionError, match="must be at least 9"):
         two_color_digits(**options)
+
+
+def test_a_colored_digit_is_its_stroke_times_a_color_of_its_own_drawing():
+    adata = noisy_colored_digits(n_cells=4_000, n_colors=4, noise=0.0, side=8, seed=3)
+    images = adata.X.reshape(-1, *adata.uns["image_shape"])
+    strokes = load_digits().images[adata.obs["original"]] / 16
+    np.testing.assert_allclose(adata.obsm["truth_stroke"].reshape(-1, 8, 8), strokes, atol=1e-6)
+    red = (adata.obs["condition"] == "red").to_numpy()
+    np.testing.assert_allclose(images[red][:, 0], strokes[red], atol=1e-6)
+    np.testing.assert_allclose(images[red][:, 1], 0.2 * strokes[red], atol=1e-6)
+    table = pd.crosstab(adata.obs["digit"], adata.obs["condition"])
+    assert chi2_contingency(table).pvalue > 1e-3  # colour and digit are drawn independently
+
+
+def test_noise_of_colored_digits_is_as_asked_where_nothing_clips_it():
+    clean, noisy = (noisy_colored_digits(n_cells=500, noise=n, seed=1) for n in (0.0, 0.05))
+    inside = (clean.X > 0.2) & (clean.X < 0.8)
+    np.testing.assert_allclose((noisy.X - clean.X)[inside].std(), 0.05, rtol=0.02)
+    assert noisy.X.min() >= 0
+    assert noisy.X.max() <= 1
+
+
+def test_other_grey_digits_can_be_colored():
+    grey = AnnData(np.eye(2, 9, dtype=np.float32), obs={"digit": ["7", "9"]})
+    with pytest.raises(InputDataError, match="image_shape"):
+        noisy_colored_digits(grey)
+    grey.uns["image_shape"] = [1, 3, 3]
+    adata = noisy_colored_digits(grey, n_cells=50, noise=0.0, side=6)
+    assert set(adata.obs["digit"]) == {"7", "9"}
+    assert adata.X.max() == 1
+    for wrong in ({"n_colors": 1}, {"n_colors": 6}, {"noise": -0.1}, {"side": 2}, {"n_cells": 0}):
+        with pytest.raises(OptionError, match="must be at least"):
+            noisy_colored_digits(**wrong)
