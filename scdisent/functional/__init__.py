@@ -13,6 +13,7 @@ from scdisent.functional._counts import (
     poisson,
     zero_inflated_negative_binomial,
 )
+from scdisent.functional._draws import draw_negative_binomial
 from scdisent.functional._generative_games import (
     GENERATIVE_GAMES,
     GenerativeGame,
@@ -60,6 +61,7 @@ __all__ = [
     "confusion_game",
     "critic_cross_entropy",
     "csr_tensor",
+    "draw_negative_binomial",
     "entropy_game",
     "gamma_terms",
     "gaussian_kl",

@@ -95,15 +95,21 @@ class CountLikelihood(Likelihood):
         rate = rate * torch.distributions.Gamma(theta, theta, validate_args=False).rsample()
         return straight_through(torch.poisson(rate.nan_to_num()), rate)
 
-    def own_rate(self, counts: Tensor, rate: Tensor, *, rng: np.random.Generator | None) -> Tensor:
-        r"""Rate of each cell and gene given its count: :math:`\lambda \mid x` of the gamma-Poisson.
+    def added(
+        self, counts: Tensor, rate: Tensor, gain: Tensor, *, rng: np.random.Generator | None
+    ) -> Tensor:
+        r"""Counts that come where the rate rises by ``gain``, or without ``rng`` their expectation.
 
-        .. math:: \lambda \mid x \sim \mathrm{Gamma}(x + \theta,\; 1 + \theta / \mu)
+        .. math:: \mathrm{Poisson}(\lambda \cdot \mathrm{gain}), \qquad
+                  \lambda \mid x \sim \mathrm{Gamma}(x + \theta,\; 1 + \theta / \mu)
         """
-        shape = counts + self.theta
-        if rng is not None:
-            shape = _drawn(rng.standard_gamma, shape)
-        return shape * rate / (rate + self.theta)
+        shape, odds = counts + self.theta, gain * rate / (rate + self.theta)
+        if rng is None:
+            return shape * odds
+        places, drawn = fn.draw_negative_binomial(shape.cpu().numpy(), odds.cpu().numpy(), rng=rng)
+        out = np.zeros(shape.numel(), dtype=np.float32)
+        out[places] = drawn
+        return torch.from_numpy(out).reshape(shape.shape).to(counts.device)
 
     def carry_over(
         self, cells: Cells, source: Tensor, target: Tensor, *, rng: np.random.Generator | None
@@ -116,17 +122,15 @@ class CountLikelihood(Likelihood):
         exactly, and the two are coupled as tightly as a shared rate allows. A zero inflation is
         left out.
         """
-        rate, counts = self.rate(source, cells.library), cells.dense
-        ratio = self.profile(target) / self.profile(source).clamp_min(1e-12)
+        share, counts = self.profile(source), cells.dense
+        ratio = self.profile(target) / share.clamp_min(1e-12)
         kept, gain = ratio.clamp_max(1.0), (ratio - 1).clamp_min(0.0)
+        added = self.added(counts, share * cells.library[:, None], gain, rng=rng)
         if rng is None:
-            return counts * kept + self.own_rate(counts, rate, rng=None) * gain
-        counted, rising = counts > 0, gain > 0
-        out = torch.zeros_like(counts)
-        out[counted] = _drawn(rng.binomial, counts[counted].long(), kept[counted])
-        added = self.own_rate(counts, rate, rng=rng) * gain
-        out[rising] += _drawn(rng.poisson, added[rising])
-        return out
+            return counts * kept + added
+        at, values = cells.sparse.positions, cells.sparse.values
+        added.view(-1)[at] += _drawn(rng.binomial, values.long(), kept.view(-1)[at])
+        return added
 
 
 def _drawn(draw: Callable[..., NDArray[np.generic]], *parameters: Tensor) -> Tensor:
@@ -195,8 +199,11 @@ class Poisson(CountLikelihood):
         rate = self.rate(raw, library)
         return straight_through(torch.poisson(rate.nan_to_num()), rate)
 
-    def own_rate(self, counts: Tensor, rate: Tensor, *, rng: np.random.Generator | None) -> Tensor:
-        return rate  # without overdispersion a cell has no rate of its own
+    def added(
+        self, counts: Tensor, rate: Tensor, gain: Tensor, *, rng: np.random.Generator | None
+    ) -> Tensor:
+        expected = rate * gain  # without overdispersion a cell has no rate of its own
+        return expected if rng is None else _drawn(rng.poisson, expected)
 
     def log_prob(self, cells: Cells, raw: Tensor) -> Tensor:
         return fn.poisson(cells.sparse, raw, library=cells.library)

@@ -8,6 +8,7 @@ from scdisent.pl._leakage import leakage
 from scdisent.pl._response import response
 from scdisent.pl._scores import dbsr_ls, fvh_lt, programmes
 from scdisent.pl._separation import lsdi
+from scdisent.pl._swap import swap
 from scdisent.pl._traversal import traversal
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "lsdi",
     "programmes",
     "response",
+    "swap",
     "traversal",
 ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError
@@ -46,6 +47,18 @@ def montage(images: Array, *, shape: tuple[int, int, int]) -> Array:
     rows, columns = images.shape[:2]
     whole = tiles.transpose(0, 3, 1, 4, 2)  # rows, height, columns, width, channels
     return whole.reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
+
+
+def draw_montage(ax: Axes, images: Array, *, shape: tuple[int, int, int]) -> None:
+    """Draw a :func:`montage` without a frame; values beyond [0, 1] are rescaled."""
+    picture = montage(images, shape=shape)
+    low, high = min(0.0, float(np.nanmin(picture))), max(1.0, float(np.nanmax(picture)))
+    if shape[0] == 1:
+        ax.imshow(np.ma.masked_invalid(picture[..., 0]), cmap="gray", vmin=low, vmax=high)
+    else:
+        ax.imshow(np.nan_to_num((picture - low) / (high - low), nan=1.0))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
 
 
 def tile_gap(shape: tuple[int, int, int]) -> int:

@@ -22,7 +22,7 @@ from scdisent.pl._figure import (
     stored,
     tidy,
 )
-from scdisent.pl._images import image_shape, montage, tile_gap
+from scdisent.pl._images import draw_montage, image_shape, tile_gap
 from scdisent.pl._labels import FONT, spread
 from scdisent.pl._loadings import latent_order
 
@@ -145,15 +145,10 @@ def _draw_images(
     base = np.broadcast_to(traversal["base"], (len(rows), 1, values.shape[2]))
     images = np.concatenate([base, values], axis=1)
     step_y, step_x = (side + tile_gap(shape) for side in shape[1:])
-    picture = montage(images, shape=shape)
     n_rows, n_columns = images.shape[:2]
     size = (TILE * n_columns * step_x / max(step_x, step_y) + 1.4, TILE * n_rows + 0.9)
     (ax,) = panels(1, 1, axes=axes, size=size)
-    low, high = min(0.0, float(np.nanmin(picture))), max(1.0, float(np.nanmax(picture)))
-    if shape[0] == 1:
-        ax.imshow(np.ma.masked_invalid(picture[..., 0]), cmap="gray", vmin=low, vmax=high)
-    else:
-        ax.imshow(np.nan_to_num((picture - low) / (high - low), nan=1.0))
+    draw_montage(ax, images, shape=shape)
     middle_x, middle_y = (shape[2] - 1) / 2, (shape[1] - 1) / 2
     ax.set_yticks(np.arange(n_rows) * step_y + middle_y, _titles(rows), fontsize=8.5)
     places = np.array([0, 1, n_columns - 1])
@@ -162,8 +157,6 @@ def _draw_images(
     for label, informative in zip(ax.get_yticklabels(), rows["informative"], strict=True):
         label.set_color(INK if informative else GREY)
     ax.set_title("One image with each latent moved through its range", fontsize=11, loc="left")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
     return [ax]
 
 

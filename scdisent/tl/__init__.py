@@ -8,6 +8,7 @@ from scdisent.tl._programmes import programmes
 from scdisent.tl._response import evaluate_response, response_pair
 from scdisent.tl._responsive import responsive_cells
 from scdisent.tl._score import decoded_features, score
+from scdisent.tl._swap import swap
 from scdisent.tl._traverse import traverse
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "response_pair",
     "responsive_cells",
     "score",
+    "swap",
     "traverse",
 ]

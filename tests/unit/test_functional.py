@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scvi import distributions
 from torch.distributions import Normal
 
@@ -299,3 +300,45 @@ def test_confusion_keeps_its_gradient_where_the_others_lose_it():
     assert size["confusion"] > 0.6
     assert size["entropy"] < 0.02
     assert size["zero_sum"] < 0.02
+
+
+# ------------------------------------------------------------------------- draws
+
+
+@pytest.mark.parametrize(
+    ("shape", "odds"),
+    [(0.05, 0.3), (2.0, 0.01), (5.0, 0.5), (0.3, 8.0), (0.2, 60.0), (40.0, 2.0), (3.0, 0.0)],
+)
+def test_drawn_counts_follow_the_negative_binomial(shape, odds):
+    n = 200_000
+    rng = np.random.default_rng(0)
+    places, drawn = fn.draw_negative_binomial(np.full(n, shape), np.full(n, odds), rng=rng)
+    counts = np.zeros(n)
+    counts[places] = drawn
+    law = stats.nbinom(shape, 1 / (1 + odds))
+    top = int(law.ppf(1 - 20 / n)) + 1  # twenty expected beyond
+    expected = n * np.append(law.pmf(np.arange(top)), law.sf(top - 1))
+    observed = np.bincount(np.minimum(counts, top).astype(int), minlength=top + 1)
+    if odds == 0:
+        assert observed.tolist() == [n, 0]
+        return
+    kept = expected >= 5
+    parts = [np.append(x[kept], x[~kept].sum()) for x in (observed, expected)]
+    if parts[1][-1] < 5:
+        parts = [x[:-1] for x in parts]
+        parts[1] *= parts[0].sum() / parts[1].sum()
+    assert stats.chisquare(*parts).pvalue > 1e-4
+
+
+def test_draws_differ_by_entry_and_return_with_their_seed():
+    shape, odds = np.array([[1.0, 50.0], [1e-3, 3.0]]), np.array([[1e-6, 20.0], [1e-6, 0.5]])
+    found = []
+    for seed in (0, 0, 1):
+        out = np.zeros(4)
+        places, drawn = fn.draw_negative_binomial(shape, odds, rng=np.random.default_rng(seed))
+        out[places] = drawn
+        found.append(out)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert found[0][1] != found[2][1]
+    assert found[0][[0, 2]].tolist() == [0, 0]
+    assert 300 < found[0][1] < 2_500
