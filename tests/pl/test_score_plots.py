@@ -1,3 +1,5 @@
+import copy
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -371,6 +373,51 @@ def test_names_of_genes_and_latents_do_not_overlap(plot):
         boxes = sorted((text.get_window_extent() for text in labels), key=lambda b: b.x0 - b.y0)
         ends = sorted((getattr(box, low), getattr(box, high)) for box in boxes)
         assert all(left[1] <= right[0] for left, right in zip(ends, ends[1:], strict=False))
+
+
+# --- swap -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swapped():
+    """Two cells under three conditions, images of height 2 and width 3, each of one grey."""
+    grey = np.arange(12.0).reshape(3, 4) / 20  # first row: givers of w; first column: of z
+    stored = np.repeat(grey[:, :, None], 6, axis=2)
+    adata = AnnData(np.zeros((2, 6), np.float32), uns={"image_shape": np.array([1, 2, 3])})
+    adata.uns["scdisent"] = {
+        "swap": {
+            "values": stored[1:, 1:],
+            "rows": stored[1:, 0],
+            "columns": stored[0, 1:],
+            "cells": np.array(["x", "y"]),
+            "conditions": np.array(["a", "b", "c"]),
+        }
+    }
+    return adata
+
+
+def test_a_swap_shows_givers_in_the_first_row_and_column(swapped):
+    before = copy.deepcopy(swapped.uns["scdisent"])
+    ax = pl.swap(swapped, show=False)
+    picture = ax.get_images()[0].get_array()
+    grey = np.arange(12.0).reshape(3, 4) / 20
+    for row in range(3):
+        for column in range(4):
+            tile = picture[row * 3 : row * 3 + 2, column * 4 : column * 4 + 3]
+            if row == column == 0:
+                assert np.ma.getmaskarray(tile).all()
+            else:
+                np.testing.assert_allclose(tile, grey[row, column])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c"]
+    assert_equal(swapped.uns["scdisent"], before)
+
+
+def test_a_swap_of_genes_or_none_at_all_says_what_to_do(swapped):
+    del swapped.uns["image_shape"]
+    with pytest.raises(InputDataError, match=r"drawn as images.*pl\.response"):
+        pl.swap(swapped)
+    with pytest.raises(InputDataError, match=r"holds no 'swap'. Call tl\.swap"):
+        pl.swap(AnnData(np.zeros((2, 6), np.float32)))
 
 
 # --- traversal --------------------------------------------------------------------------------

@@ -471,6 +471,30 @@ def test_traversals_start_at_the_cell_nearest_to_the_mean():
         tl.traverse(adata, model, cell="cell_x")
 
 
+def test_a_swap_decodes_what_one_cell_is_under_the_condition_of_another():
+    adata, model = two_blocks()
+    model.registry_["setup_args"]["condition_key"] = "condition"
+    adata.obs["condition"] = np.where(model.codes[2] > 0.5, "b", "a")
+    tl.swap(adata, model, n_cells=4)
+    found, codes = adata.uns["scdisent"]["swap"], model.codes
+    assert found["conditions"].tolist() == ["a", "b"]
+    assert found["values"].shape == (4, 2, 10)
+    w = codes.to_numpy()[:, 2:]
+    for column, name in enumerate(found["conditions"]):
+        own = np.flatnonzero(adata.obs["condition"] == name)
+        giver = own[((w[own] - w[own].mean(axis=0)) ** 2).sum(axis=1).argmin()]
+        expected = model.decode(codes.to_numpy()[[giver]])[0]
+        np.testing.assert_allclose(found["columns"][column], expected, atol=1e-5)
+        for row, cell in enumerate(found["cells"]):
+            mixed = np.concatenate([codes.loc[cell].to_numpy()[:2], w[giver]])
+            np.testing.assert_allclose(found["values"][row, column], model.decode(mixed), atol=1e-5)
+            np.testing.assert_allclose(
+                found["rows"][row], model.decode(codes.loc[[cell]].to_numpy())[0], atol=1e-5
+            )
+    with pytest.raises(OptionError, match=r"has the blocks \['latent'\]; a swap needs"):
+        tl.swap(*world(white(50, 2), np.eye(2, 5)))
+
+
 # ------------------------------------------------------------------- files, score
 
 
