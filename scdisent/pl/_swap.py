@@ -71,6 +71,7 @@ def swap(
     names = [str(name) for name in found["conditions"]]
     axes.set_xticks(centres, names, fontsize=8.5, rotation=30, ha="left")
     axes.xaxis.tick_top()
-    axes.set_yticks([(len(images) * step_y + step_y) / 2], ["what the image is"], fontsize=8.5)
-    axes.set_yticklabels(["what the image is"], rotation=90, va="center")
+    axes.set_yticks([])
+    axes.set_ylabel("what the image is", fontsize=9)
+    axes.set_title("condition taken from", fontsize=9)
     return finish([axes], show=show, save=save, new=ax is None, single=True)
