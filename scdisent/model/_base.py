@@ -31,7 +31,7 @@ from scdisent.data import (
     registered_columns,
 )
 from scdisent.data import _registry as reg
-from scdisent.model._common import cuda_devices, default_epochs, resolve_seed, subset
+from scdisent.model._common import at_least, cuda_devices, default_epochs, resolve_seed, subset
 from scdisent.model._files import load_folder, save_folder
 from scdisent.model._manager import build_manager, plain_table
 from scdisent.module import INVARIANT, DisentModule
@@ -251,6 +251,7 @@ class DisentModel(BaseModelClass):
             If the loss stopped being a number. The last good weights are restored.
         """
         self._before_training()
+        at_least(2, batch_size=batch_size)  # networks normalise over a batch
         seed, self.response_check_ = resolve_seed(seed), None
         if datamodule is None:
             datamodule = self._make_datamodule(
@@ -261,9 +262,7 @@ class DisentModel(BaseModelClass):
             )
         if max_epochs is None:
             max_epochs = default_epochs(datamodule, batch_size)
-        if max_epochs < 1:
-            msg = f"max_epochs={max_epochs}: expected at least 1, or None for the default."
-            raise OptionError(msg)
+        at_least(1, max_epochs=max_epochs)
         plan_kwargs = {**self._plan_defaults(), **(plan_kwargs or {})}
         if self.module.is_adapting:  # decay would move weights that have no gradient
             plan_kwargs["weight_decay"], keep_best = 0.0, False

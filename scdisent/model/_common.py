@@ -40,3 +40,11 @@ def default_epochs(datamodule: pl.LightningDataModule, batch_size: int) -> int:
 def cuda_devices() -> list[int]:
     """GPUs whose random state a fork must keep."""
     return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+
+
+def at_least(lowest: int, **given: int) -> None:
+    """Refuse an argument that is too small, by its name."""
+    for name, value in given.items():
+        if value < lowest:
+            msg = f"{name}={value}: expected at least {lowest}, or leave it out for the default."
+            raise OptionError(msg)

@@ -290,6 +290,11 @@ def test_all_cells_may_train(kit, model_cls):
     assert not any(name.endswith("_validation") for name in model.history)
 
 
+def test_a_batch_of_one_cell_is_refused(kit, model_cls):
+    with pytest.raises(OptionError, match="batch_size=1: expected at least 2"):
+        kit.trained(model_cls, kit.ready(), train={"batch_size": 1})
+
+
 def test_the_default_number_of_epochs_gives_enough_steps(kit):
     def epochs(n_cells):
         module = pl.LightningDataModule()
