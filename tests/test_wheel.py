@@ -1,4 +1,4 @@
-"""What a user gets from the index: cards and types are in the wheel, tests are not."""
+"""What a user gets from the index: cards, suites and types are in the wheel, tests are not."""
 
 import os
 import subprocess
@@ -30,6 +30,9 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert not unwanted
     cards = {path.name for path in (ROOT / "data_registry").glob("*.toml")}
     assert {f"scdisent/_data_registry/{name}" for name in cards} <= set(names)
+    suites = {path.name for path in (ROOT / "scdisent" / "benchmarks" / "suites").glob("*.toml")}
+    assert {"smoke.toml", "single_cell.toml"} <= suites
+    assert {f"scdisent/benchmarks/suites/{name}" for name in suites} <= set(names)
 
 
 def test_installed_wheel_lists_its_data_from_anywhere(wheel, tmp_path):

@@ -1,55 +1,73 @@
-"""Benchmarks that make the published tables; each is resumable and has one command."""
+"""Benchmarks that make the published tables; each is resumable and has one command.
 
-from collections.abc import Callable
+Studies have a page of their own; suites are grids of data, methods and seeds in TOML files. The
+modules behind them are loaded on first use.
+"""
+
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+from scdisent._errors import OptionError, one_of
+from scdisent.benchmarks._catalogue import FOLDER, STUDIES, suite_titles
 
-from scdisent._errors import one_of
-from scdisent.benchmarks._identifiability import identifiability
-from scdisent.benchmarks._interferon import interferon
-from scdisent.benchmarks._invariance import invariance
-from scdisent.benchmarks._kang_cg import kang_cg
-from scdisent.benchmarks._prediction_speed import prediction_speed
-from scdisent.benchmarks._response import response
-from scdisent.benchmarks._score_speed import score_speed
-from scdisent.benchmarks._separation import separation
-from scdisent.benchmarks._speed import speed
-from scdisent.benchmarks._toy import toy
-from scdisent.benchmarks._two_colors import two_colors
+SUITES = suite_titles()
 
-SUITES: dict[str, Callable[..., pd.DataFrame]] = {
-    "identifiability": identifiability,
-    "interferon": interferon,
-    "invariance": invariance,
-    "kang_cg": kang_cg,
-    "prediction_speed": prediction_speed,
-    "response": response,
-    "score_speed": score_speed,
-    "separation": separation,
-    "toy": toy,
-    "two_colors": two_colors,
-    "speed": speed,
-}
+__all__ = ["STUDIES", "SUITES", "run", *STUDIES]
 
 
-def run(suite: str, *, out: str | Path = "docs/benchmarks") -> pd.DataFrame:
-    """Run a suite by name and write its CSV and markdown table to a folder."""
-    return SUITES[one_of(suite, SUITES, "suite")](out)
+def __getattr__(name: str) -> Any:
+    if name in STUDIES:
+        return getattr(importlib.import_module(f"scdisent.benchmarks._{name}"), name)
+    msg = f"module 'scdisent.benchmarks' has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
-__all__ = [
-    "SUITES",
-    "identifiability",
-    "interferon",
-    "invariance",
-    "kang_cg",
-    "prediction_speed",
-    "response",
-    "run",
-    "score_speed",
-    "separation",
-    "speed",
-    "toy",
-    "two_colors",
-]
+def run(
+    name: str | Path,
+    *,
+    out: str | Path = "docs/benchmarks",
+    n_jobs: int | None = None,
+    backend: str = "joblib",
+    seeds: Sequence[int] | None = None,
+) -> Any:
+    """Run a suite or a study and write its CSV, markdown page and figures to a folder.
+
+    Parameters
+    ----------
+    name
+        Of a suite or study, or path of a TOML file of a suite of your own.
+    out
+        The folder. A suite keeps a file for each run in ``runs`` there and goes on where it
+        stopped.
+    n_jobs
+        Runs of a suite at a time, each on one core; None: as many as there are cores.
+    backend
+        ``"joblib"``: on this machine; ``"ray"``: on the cluster that ``RAY_ADDRESS`` names.
+    seeds
+        Of the suite; None: its own.
+
+    Returns
+    -------
+    DataFrame with one row for each run.
+
+    Raises
+    ------
+    BenchmarkError
+        If runs failed; the tables hold the others.
+    OptionError
+        If the name is not known, the file is no suite, or options are given to a study.
+    """
+    text = str(name)
+    if not text.endswith(".toml"):
+        one_of(text, [*SUITES, *STUDIES], "suite")
+    if text in STUDIES:
+        if n_jobs is not None or seeds is not None or backend != "joblib":
+            msg = f"{text!r} is a study: its jobs, backend and seeds are fixed. Leave them out."
+            raise OptionError(msg)
+        return __getattr__(text)(out)
+    from scdisent.benchmarks import _run_suite
+
+    path = Path(name) if text.endswith(".toml") else FOLDER / f"{text}.toml"
+    return _run_suite.run_suite(path, Path(out), n_jobs=n_jobs, backend=backend, seeds=seeds)

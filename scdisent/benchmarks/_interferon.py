@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from scdisent import pl, tl
-from scdisent.benchmarks._invariance import kang_2000_genes
+from scdisent.benchmarks._data import kang_2000_genes
 from scdisent.benchmarks._report import environment
 from scdisent.model import DISCoVeR, setup_anndata
 

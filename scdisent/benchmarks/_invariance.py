@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 
 from scdisent import metrics as sm
 from scdisent._errors import one_of
-from scdisent.benchmarks._methods import METHODS, Fit, World
+from scdisent.benchmarks._data import kang_2000_genes
+from scdisent.benchmarks._methods import METHODS
 from scdisent.benchmarks._report import environment, write_report
-from scdisent.datasets import load, simulate_conditions
+from scdisent.benchmarks._world import Fit, World
+from scdisent.datasets import simulate_conditions
 
 MIN_CELLS = 100
 BARE = "DISCoVeR, no adversary"
@@ -42,27 +43,9 @@ def make_world(name: str) -> World:
     return World(name, simulate_conditions(composition_shift=shift, seed=1))
 
 
-def kang_2000_genes(*, n_genes: int = 2_000, keep: Sequence[str] = ()):
-    """Kang 2018, 6k subset: types with at least 30 cells in both conditions, 2,000 genes.
-
-    Genes to ``keep`` stay even if they are not among the most variable ones.
-    """
-    adata = load("kang2018_6k")
-    adata = adata[adata.obs["cell_type"] != "Megakaryocytes"].copy()
-    sc.pp.filter_genes(adata, min_cells=10)
-    logged = adata.copy()
-    sc.pp.normalize_total(logged, target_sum=1e4)
-    sc.pp.log1p(logged)
-    sc.pp.highly_variable_genes(logged, n_top_genes=n_genes, flavor="seurat")
-    return adata[:, logged.var["highly_variable"] | adata.var_names.isin(keep)].copy()
-
-
 def audit(world: World, fit: Fit, *, seed: int) -> dict[str, float | str]:
     """Every column of the table for one fit."""
-    condition, cell_type, sample = (
-        world.adata.obs[key].astype(str).to_numpy()
-        for key in (world.condition, world.cell_type, world.sample)
-    )
+    condition, cell_type, sample = world.condition, world.shared_labels, world.samples
     kept = {"groups": sample, "seed": seed}
     leak = sm.leakage(fit.invariant, condition, within=cell_type, min_cells=MIN_CELLS, **kept)
     row: dict[str, float | str] = {

@@ -18,9 +18,9 @@ from sklearn.model_selection import cross_val_predict
 
 from scdisent import metrics as sm
 from scdisent import pl, tl
+from scdisent.benchmarks._data import kang_2000_genes
 from scdisent.benchmarks._grid import Row, Task, run_grid
 from scdisent.benchmarks._interferon import INTERFERON
-from scdisent.benchmarks._invariance import kang_2000_genes
 from scdisent.benchmarks._report import environment, markdown_table
 from scdisent.model import CGGAN, CGVAE, setup_anndata
 

@@ -1,133 +1,177 @@
-"""Embeddings that the invariance benchmark compares; each is fitted on one AnnData."""
+"""Methods that benchmarks compare; each is fitted on the cells of one world."""
 
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import scanpy as sc
+import torch
+from sklearn.decomposition import PCA
 
-from scdisent.model import DISCoVeR, setup_anndata
+from scdisent import model as models
+from scdisent.benchmarks._world import DEPTH, Fit, Latents, Method, World
 from scdisent.tl import decoded_features
 
-N_LATENT = 10
+N_LATENT, N_DECODED = 10, 30
+KL_CUT, MIN_SHARE = 0.01, 0.01
+"""Nats of a latent, and share of the variance of a component, from which on it is informative."""
+
+Options = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class World:
-    """Cells of a benchmark with the names of their columns.
+class _Clock:
+    """Wall and CPU seconds of a block."""
 
-    ``train_on`` are the cells to fit on where they are not the audited ones.
-    """
+    def __enter__(self) -> "_Clock":
+        self.start = time.perf_counter(), time.process_time()
+        return self
 
-    name: str
-    adata: ad.AnnData
-    train_on: ad.AnnData | None = None
-    condition: str = "condition"
-    cell_type: str = "cell_type"
-    sample: str = "donor"
-    control: str = "control"
+    def __exit__(self, *exception: object) -> None:
+        self.spent: dict[str, Any] = {
+            "seconds": time.perf_counter() - self.start[0],
+            "cpu_seconds": time.process_time() - self.start[1],
+        }
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What a method gives: codes that should not know the condition, and what else it has."""
-
-    invariant: Any
-    seconds: float
-    specific: Any = None
-    decoded: Any = None
-    errors: dict[str, float] = field(default_factory=dict)
-
-
-Method = Callable[[World, int], Fit]
-
-
-def discover(preset: str = "default", **options: Any) -> Method:
-    """DISCoVeR with a preset; ``options`` go to its constructor."""
-
-    def fit(world: World, seed: int) -> Fit:
-        cells = world.adata
-        adata = (cells if world.train_on is None else world.train_on).copy()
-        setup_anndata(
-            adata,
-            condition_key=world.condition,
-            control=world.control,
-            labels_key=world.cell_type,
-            sample_key=world.sample,
+def fit_model(name: str, world: World, seed: int, *, options: Options, train: Options) -> Fit:
+    """Fit a model of this package; ``options`` go to its constructor, ``train`` to ``train``."""
+    cells, adata = world.adata, world.training_cells()
+    models.setup_anndata(adata, **{"condition_key": None, **world.setup})
+    with _Clock() as clock:
+        model = getattr(models, name)(
+            adata, seed=seed, **{"likelihood": world.likelihood, "n_latent": N_LATENT, **options}
         )
-        start = time.perf_counter()
-        model = DISCoVeR(adata, preset=preset, n_latent=N_LATENT, seed=seed, **options)
-        model.train(seed=seed, enable_progress_bar=False)
-        seconds = time.perf_counter() - start
-        return Fit(
-            model.get_latent_representation(cells),
-            seconds,
-            specific=model.get_latent_representation(cells, representation="specific"),
-            decoded=decoded_features(cells, model, seed=seed),
-            errors=model.get_reconstruction_error(cells, seed=seed),
-        )
-
-    return fit
-
-
-def scvi(*, batch: bool) -> Method:
-    """Fit scVI of equal latent size, without or with the condition as batch; its own defaults."""
-
-    def fit(world: World, seed: int) -> Fit:
-        from scvi.model import SCVI
-
-        adata = world.adata.copy()
-        start = time.perf_counter()
-        with _seeded(seed):
-            SCVI.setup_anndata(adata, batch_key=world.condition if batch else None)
-            model = SCVI(adata, n_latent=N_LATENT, gene_likelihood="nb")
-            model.train(max_epochs=_epochs(adata.n_obs), enable_progress_bar=False)
-            codes = model.get_latent_representation()
-        return Fit(codes, time.perf_counter() - start)
-
-    return fit
+        model.train(seed=seed, enable_progress_bar=False, **train)
+    blocks = {
+        block: model.get_latent_representation(cells, representation=block)
+        for block in model.representations
+    }
+    given: dict[str, Any] = {
+        "errors": model.get_reconstruction_error(cells, seed=seed),
+        "reconstructed": _reconstructed(model, cells, world),
+        **clock.spent,
+    }
+    if "latent" in blocks:
+        return Fit(blocks["latent"], **given, **_of_one_block(model, cells, given, seed=seed))
+    if len(blocks) == 2:
+        codes = model.get_latent_representation(cells, representation="full")
+        given["swap"] = partial(_swapped, model, world, codes, seed)
+    if "invariant" in blocks:
+        given["decoded"] = decoded_features(cells, model, seed=seed)
+    return Fit(blocks.get("invariant"), specific=blocks.get("specific"), **given)
 
 
-def contrastive_vi(world: World, seed: int) -> Fit:
+def _reconstructed(model: Any, cells: Any, world: World) -> Any:
+    profile = model.get_normalized_expression(cells, library_size=DEPTH, return_numpy=True)
+    return np.log1p(profile) if world.is_counts else profile
+
+
+def _of_one_block(model: Any, cells: Any, given: Options, *, seed: int) -> dict[str, Any]:
+    """What BFVAE has more: all that it decodes comes from the codes."""
+    mean, variance = model.get_latent_representation(cells, return_dist=True)
+    kl = 0.5 * (mean**2 + variance - 1 - np.log(variance))
+    profile = given["reconstructed"]
+    n_components = min(N_DECODED, *profile.shape)
+    return {
+        "decoded": PCA(n_components, random_state=seed).fit_transform(profile),
+        "latents": Latents(mean, model.decode, kl.mean(axis=0) > KL_CUT),
+    }
+
+
+@torch.inference_mode()
+def _swapped(model: Any, world: World, codes: Any, seed: int, own: Any, partner: Any) -> Any:
+    """Cells with the specific codes of others: counts are drawn, other values are means."""
+    module = model.module
+    n_invariant = module.n_latents["invariant"]
+    mixed = np.hstack([codes[own, :n_invariant], codes[partner, n_invariant:]])
+    raw = module.decode_codes(torch.from_numpy(mixed), module.first_levels(len(mixed)))
+    library = torch.from_numpy(world.values[own].sum(axis=1))
+    px = next(iter(module.likelihoods.values())).distribution(raw, library)
+    if not world.is_counts:
+        return px.mean.numpy()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return px.sample().numpy()
+
+
+def fit_scvi(world: World, seed: int, *, options: Options, train: Options) -> Fit:
+    """Fit scVI with its own defaults; ``options``: ``n_latent``, ``batch`` (condition as batch)."""
+    from scvi.model import SCVI
+
+    adata = world.training_cells()
+    batch_key = world.setup["condition_key"] if options.get("batch") else None
+    with _seeded(seed):
+        with _Clock() as clock:
+            SCVI.setup_anndata(adata, batch_key=batch_key)
+            n_latent = options.get("n_latent", N_LATENT)
+            model = SCVI(adata, n_latent=n_latent, gene_likelihood="nb")
+            _train(model, adata.n_obs, train)
+        cells = world.adata.copy()
+        codes = model.get_latent_representation(cells)
+        errors = model.get_reconstruction_error(cells)
+        profile = model.get_normalized_expression(cells, library_size=DEPTH, return_numpy=True)
+    return Fit(
+        codes,
+        **clock.spent,
+        errors={"nll_latent": float(errors["reconstruction_loss"])},
+        reconstructed=np.log1p(profile),
+    )
+
+
+def fit_contrastive_vi(world: World, seed: int, *, options: Options, train: Options) -> Fit:
     """Fit contrastiveVI with the control as background; salient codes as the specific block."""
     from scvi.external import ContrastiveVI
 
-    adata = world.adata.copy()
-    is_control = (adata.obs[world.condition].astype(str) == world.control).to_numpy()
-    start = time.perf_counter()
+    adata = world.training_cells()
+    condition = adata.obs[world.setup["condition_key"]].astype(str)
+    is_control = (condition == world.setup["control"]).to_numpy()
+    n_latent = options.get("n_latent", N_LATENT)
     with _seeded(seed):
-        ContrastiveVI.setup_anndata(adata)
-        model = ContrastiveVI(adata, n_background_latent=N_LATENT, n_salient_latent=N_LATENT)
-        model.train(
-            background_indices=np.flatnonzero(is_control).tolist(),
-            target_indices=np.flatnonzero(~is_control).tolist(),
-            max_epochs=_epochs(adata.n_obs),
-            enable_progress_bar=False,
-        )
+        with _Clock() as clock:
+            ContrastiveVI.setup_anndata(adata)
+            model = ContrastiveVI(adata, n_background_latent=n_latent, n_salient_latent=n_latent)
+            background, target = (
+                np.flatnonzero(mask).tolist() for mask in (is_control, ~is_control)
+            )
+            given = {"background_indices": background, "target_indices": target}
+            _train(model, adata.n_obs, {**given, **train})
+        cells = world.adata.copy()
         codes = {
-            kind: model.get_latent_representation(representation_kind=kind)
+            kind: model.get_latent_representation(cells, representation_kind=kind)
             for kind in ("background", "salient")
         }
-    return Fit(codes["background"], time.perf_counter() - start, specific=codes["salient"])
+    return Fit(codes["background"], **clock.spent, specific=codes["salient"])
 
 
-def pca(world: World, seed: int) -> Fit:
-    """Principal components of log-normalised counts."""
-    adata = world.adata.copy()
-    start = time.perf_counter()
-    sc.pp.normalize_total(adata, target_sum=1e4)
-    sc.pp.log1p(adata)
-    sc.pp.pca(adata, n_comps=N_LATENT, random_state=seed)
-    return Fit(adata.obsm["X_pca"], time.perf_counter() - start)
+def fit_components(world: World, seed: int, *, options: Options, train: Options) -> Fit:
+    """Principal components of log-normalised counts, or of values as they are."""
+    adata = world.training_cells()
+    with _Clock() as clock:
+        if world.is_counts:
+            sc.pp.normalize_total(adata, target_sum=DEPTH)
+            sc.pp.log1p(adata)
+        n_components = min(options.get("n_latent", N_LATENT), *adata.shape)
+        x = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
+        pca = PCA(n_components, random_state=seed).fit(x)
+        codes = pca.transform(world.features())
+    scale = np.maximum(codes.std(axis=0), 1e-12)
+    informative = pca.explained_variance_ratio_ > MIN_SHARE
+    return Fit(
+        codes,
+        **clock.spent,
+        reconstructed=pca.inverse_transform(codes),
+        latents=Latents(codes / scale, lambda z: pca.inverse_transform(z * scale), informative),
+    )
 
 
-def _epochs(n_cells: int) -> int:
-    """About 3,000 steps at scvi-tools' batch size of 128."""
-    return int(np.clip(round(3_000 * 128 / n_cells), 20, 400))
+def _train(model: Any, n_cells: int, train: Options) -> None:
+    """Train a model of scvi-tools, by default with about 3,000 steps at its batch size of 128."""
+    n_epochs = int(np.clip(round(3_000 * 128 / n_cells), 20, 400))
+    model.train(**{"max_epochs": n_epochs, "enable_progress_bar": False, **train})
 
 
 class _seeded:
@@ -137,7 +181,6 @@ class _seeded:
         self.seed = seed
 
     def __enter__(self) -> None:
-        import torch
         from scvi import settings
 
         self.before = settings.seed, np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
@@ -147,7 +190,6 @@ class _seeded:
         settings.seed = self.seed
 
     def __exit__(self, *exception: object) -> None:
-        import torch
         from scvi import settings
 
         seed, numpy_state, torch_state = self.before
@@ -157,12 +199,37 @@ class _seeded:
         self.caught.__exit__(None, None, None)
 
 
-METHODS: dict[str, Method] = {
-    "DISCoVeR default": discover(),
-    "DISCoVeR paper preset": discover("paper"),
-    "DISCoVeR, no adversary": discover(weights={"adversary": 0, "mmd": 0}),
-    "scVI": scvi(batch=False),
-    "scVI, batch = condition": scvi(batch=True),
-    "contrastiveVI": contrastive_vi,
-    "PCA": pca,
+@dataclass(frozen=True)
+class Maker:
+    """What ``make`` of a method names in a suite."""
+
+    fit: Callable[..., Fit]
+    """``(world, seed, *, options, train)``."""
+    options: tuple[str, ...] | None = None
+    """Names of its options; None: the constructor of a model of this package knows them."""
+    trains: bool = True
+
+
+MAKERS = {
+    **{name: Maker(partial(fit_model, name)) for name in ("DISCoVeR", "CGVAE", "CGGAN", "BFVAE")},
+    "scVI": Maker(fit_scvi, ("n_latent", "batch")),
+    "contrastiveVI": Maker(fit_contrastive_vi, ("n_latent",)),
+    "PCA": Maker(fit_components, ("n_latent",), trains=False),
 }
+"""What suites may name; a further method is one line here."""
+
+
+def _method(make: str, **options: Any) -> Method:
+    return partial(MAKERS[make].fit, options=options, train={})
+
+
+METHODS: dict[str, Method] = {
+    "DISCoVeR default": _method("DISCoVeR"),
+    "DISCoVeR paper preset": _method("DISCoVeR", preset="paper"),
+    "DISCoVeR, no adversary": _method("DISCoVeR", weights={"adversary": 0, "mmd": 0}),
+    "scVI": _method("scVI"),
+    "scVI, batch = condition": _method("scVI", batch=True),
+    "contrastiveVI": _method("contrastiveVI"),
+    "PCA": _method("PCA"),
+}
+"""What the study of invariance compares."""

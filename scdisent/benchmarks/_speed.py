@@ -13,7 +13,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
 from scdisent._errors import one_of
-from scdisent.benchmarks._invariance import kang_2000_genes
+from scdisent.benchmarks._data import kang_2000_genes
 from scdisent.benchmarks._report import environment, markdown_table
 from scdisent.model import DISCoVeR, setup_anndata
 

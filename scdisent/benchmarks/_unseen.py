@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scdisent import splits
-from scdisent.benchmarks._invariance import kang_2000_genes
+from scdisent.benchmarks._data import kang_2000_genes
 from scdisent.conditions import ConditionTable
 from scdisent.datasets import load, simulate_conditions
 from scdisent.effects import log_normalise

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from scdisent import __version__
+from scdisent.benchmarks import STUDIES, SUITES
 
 VERBS, DEMO = "scdisent.cli._verbs", "scdisent.cli._demo"
 MODELS = {"discover": "DISCoVeR"}
@@ -31,7 +32,7 @@ EXAMPLES = {
     "data list": "scdisent data list",
     "data get": "scdisent data get kang2018",
     "data verify": "scdisent data verify kang2018",
-    "bench": "scdisent bench invariance --out benchmarks",
+    "bench": "scdisent bench smoke --jobs 2 --out benchmarks",
 }
 """One runnable line for each help page; those that need cells take them from the demo."""
 
@@ -167,10 +168,38 @@ def _data(verbs: Any) -> None:
 
 
 def _bench(verbs: Any) -> None:
-    about = "run a benchmark suite and write its tables"
+    about = "run a benchmark and write its tables"
     parser = _verb(verbs, "bench", run=f"{VERBS}:bench", about=about)
-    parser.add_argument("suite", metavar="SUITE", help="name of the suite, such as invariance")
+    parser.description = "\n\n".join(
+        [
+            f"{about}; the same command again goes on where it stopped",
+            _listed("suites, a grid of data, methods and seeds", SUITES),
+            _listed("studies, each with a page of its own (they take --out only)", STUDIES),
+        ]
+    )
+    parser.add_argument("suite", metavar="SUITE", help="a name above, or a TOML file of your own")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), metavar="DIR")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="runs at a time, each on one core; default: as many as there are cores",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("joblib", "ray"),
+        default="joblib",
+        help="joblib: this machine; ray: the cluster that RAY_ADDRESS names, with DIR on a disk "
+        "that all its machines see; default: %(default)s",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED", help="default: those of the suite"
+    )
+
+
+def _listed(title: str, lines: Mapping[str, str]) -> str:
+    width = max(map(len, lines))
+    return "\n".join([f"{title}:", *(f"  {name:{width}}  {text}" for name, text in lines.items())])
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:

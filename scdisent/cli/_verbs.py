@@ -82,8 +82,10 @@ def data_verify(args: Namespace) -> None:
 
 
 def bench(args: Namespace) -> None:
-    """Run a suite."""
-    scdisent.benchmarks.run(args.suite, out=args.out)
+    """Run a suite or a study."""
+    scdisent.benchmarks.run(
+        args.suite, out=args.out, n_jobs=args.jobs, backend=args.backend, seeds=args.seeds
+    )
 
 
 def load_model(folder: Path) -> Any:

@@ -5,6 +5,7 @@ from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
 from scdisent.metrics._dci import DCI, dci
 from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
 from scdisent.metrics._identification import block_r2, dipd_small, fid_small, support_f1
+from scdisent.metrics._information import LabelInformation, label_information
 from scdisent.metrics._leakage import Equivalence, Leakage, composition_baseline, leakage
 from scdisent.metrics._response import (
     energy_distance,
@@ -53,6 +54,7 @@ __all__ = [
     "Equivalence",
     "FeatureVariance",
     "InformativeLatents",
+    "LabelInformation",
     "Leakage",
     "MetricSpec",
     "RunSeparation",
@@ -80,6 +82,7 @@ __all__ = [
     "informative_latents",
     "irs",
     "knn_accuracy",
+    "label_information",
     "label_recovery",
     "leakage",
     "lsdi",

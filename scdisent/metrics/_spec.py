@@ -10,6 +10,7 @@ from scdisent.metrics._clustering import knn_accuracy, label_recovery, nmi
 from scdisent.metrics._dci import dci
 from scdisent.metrics._fixed import beta_vae_score, factor_vae_score, irs
 from scdisent.metrics._identification import block_r2, dipd_small, fid_small, support_f1
+from scdisent.metrics._information import label_information
 from scdisent.metrics._leakage import composition_baseline, leakage
 from scdisent.metrics._response import (
     energy_distance,
@@ -96,6 +97,14 @@ _ROWS = (
         "higher",
         "Linear probes: Alain and Bengio 2016 (arXiv 1610.01644)",
         "Balanced over labels and cross-validated, over donors where given",
+    ),
+    MetricSpec(
+        "label_information",
+        label_information,
+        (-_INFINITY, _INFINITY),
+        "higher",
+        "Ross 2014 (PLoS ONE 9, e87357)",
+        "Several dimensions at once; floor and 95 % quantile for shuffled labels beside it",
     ),
     MetricSpec(
         "pearson_delta",

@@ -1,4 +1,5 @@
 import hashlib
+import re
 import shlex
 import subprocess
 import sys
@@ -177,6 +178,11 @@ def bad_input(folder):
         "no such column of cells": ((*predict, "--cells", "drug=a", *out), "no column 'drug'"),
         "no such level of cells": ((*predict, "--cells", "donor=a", *out), "'donor_0'"),
         "no such suite": (("bench", "none", "--out", folder / "bench"), "'invariance'"),
+        "suite is no file": (
+            ("bench", folder / "none.toml", "--out", folder / "bench"),
+            "none.toml",
+        ),
+        "study with seeds": (("bench", "toy", "--seeds", "1"), "is a study"),
         "no such data": (("data", "get", "nonsense"), "'kang2018'"),
         "no such folder": (("data", "list", "--data-dir", folder / "none"), "none"),
         "no such demo": (("demo", "--data", "nonsense", "--out", folder / "demo"), "'kang2018'"),
@@ -242,7 +248,7 @@ def test_data_that_fail_verification_are_an_error(tmp_path, capsys):
 
 
 def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(scdisent.benchmarks, "run", lambda suite, out: 1 / 0)
+    monkeypatch.setattr(scdisent.benchmarks, "run", lambda suite, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["bench", "invariance"])
 
@@ -274,11 +280,27 @@ def test_warnings_are_one_line_and_only_ours(capsys):
 
 def test_bench_and_data_call_the_library(monkeypatch, tmp_path, capsys):
     calls = []
-    monkeypatch.setattr(scdisent.benchmarks, "run", lambda suite, out: calls.append((suite, out)))
+
+    def note(suite, **options):
+        calls.append((suite, options))
+
+    monkeypatch.setattr(scdisent.benchmarks, "run", note)
+    options = ("--jobs", 2, "--backend", "ray", "--seeds", 3, 4)
     assert run("bench", "invariance", "--out", tmp_path) == 0
-    assert calls == [("invariance", tmp_path)]
+    assert run("bench", "smoke", "--out", tmp_path, *options) == 0
+    plain = {"out": tmp_path, "n_jobs": None, "backend": "joblib", "seeds": None}
+    given = {"out": tmp_path, "n_jobs": 2, "backend": "ray", "seeds": [3, 4]}
+    assert calls == [("invariance", plain), ("smoke", given)]
     assert run("data", "list") == 0
     assert "kang2018" in capsys.readouterr().out
+
+
+def test_help_of_bench_lists_suites_and_studies(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    shown = capsys.readouterr().out
+    for name, text in {**scdisent.benchmarks.SUITES, **scdisent.benchmarks.STUDIES}.items():
+        assert re.search(rf"^  {name} +{re.escape(text)}$", shown, re.M), name
 
 
 @pytest.mark.parametrize("page", EXAMPLES)

@@ -1,0 +1,163 @@
+"""Tables and a figure of a suite."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from scipy import stats
+
+from scdisent.benchmarks._measures import MEASURES
+from scdisent.benchmarks._report import environment
+from scdisent.benchmarks._runs import Outcome
+from scdisent.benchmarks._suite import Suite
+from scdisent.pl._figure import COLORS, GREY, figure_of, panels, tidy
+
+SHARE = 0.9
+"""Of the intervals."""
+MAX_COLUMNS = 8
+"""Of one table, unless a measure alone has more."""
+ACROSS = {"leak_accuracy": "condition read from z", "mse": "mean squared error"}
+UP = {"kept_accuracy": "shared factor read from z", "kept_r2": "shared factor from z, R2"}
+"""What a panel shows: the first that the data set has."""
+
+
+def interval(values: pd.Series) -> tuple[float, float, float]:
+    """Mean, and the ends of its interval by Student's t; a single value has none (NaN)."""
+    known = values.dropna().to_numpy(dtype=float)
+    if len(known) < 2:
+        return (float(known.mean()) if len(known) else np.nan), np.nan, np.nan
+    mean, error = known.mean(), stats.sem(known)
+    half = stats.t.ppf((1 + SHARE) / 2, len(known) - 1) * error
+    return float(mean), float(mean - half), float(mean + half)
+
+
+def cell(values: pd.Series) -> str:
+    """Mean and interval as text; "n/a" where no seed has an answer."""
+    mean, low, high = interval(values)
+    if np.isnan(mean):
+        return "n/a"
+    digits = 1 if abs(mean) >= 10 else 3
+    shown = f"{mean:.{digits}f}"
+    return shown if np.isnan(low) else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def tables_of(rows: pd.DataFrame, measures: Sequence[str]) -> str:
+    """One row a method, a column for each number that some method has; wide tables are cut."""
+    tables: list[dict[str, str]] = [{}]
+    for measure in measures:
+        titles = {
+            name: title
+            for name, title in MEASURES[measure].columns.items()
+            if title and rows[name].notna().any()
+        }
+        if tables[-1] and len(tables[-1]) + len(titles) > MAX_COLUMNS:
+            tables.append({})
+        tables[-1] |= titles
+    tables[-1]["seconds"] = "fit, s"
+    return "\n\n".join(_table(rows, titles) for titles in tables)
+
+
+def _table(rows: pd.DataFrame, titles: Mapping[str, str]) -> str:
+    lines = [
+        "| method | seeds | " + " | ".join(titles.values()) + " |",
+        "| --- |" + " ---: |" * (len(titles) + 1),
+    ]
+    for method, own in rows.groupby("method", sort=False):
+        cells = [cell(own[name]) for name in titles]
+        lines.append(f"| {method} | {len(own)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write(
+    suite: Suite,
+    rows: pd.DataFrame,
+    out: Path,
+    *,
+    command: str,
+    n_jobs: int,
+    failed: Sequence[Outcome] = (),
+) -> None:
+    """Write ``<suite>.csv``, ``.md`` and ``.png``."""
+    rows.to_csv(out / f"{suite.name}.csv", index=False)
+    parts = [
+        f"# {suite.title}\n",
+        f"{suite.about}\n",
+        f"Made by `{command}`, {environment(n_jobs)} {hardware()}\n",
+        LEGEND,
+    ]
+    if len(rows):
+        draw(rows, out / f"{suite.name}.png")
+        parts.append(f"![Methods on each data set]({suite.name}.png)\n")
+        for name, own in rows.groupby("data", sort=False):
+            parts.append(f"## {name}\n\n{tables_of(own, suite.measures)}\n")
+    if failed:
+        lines = [f"- {outcome.task.run}: {outcome.error}" for outcome in failed]
+        parts.append("## Without a result\n\n" + "\n".join(lines) + "\n")
+    (out / f"{suite.name}.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def hardware() -> str:
+    """Processor of this machine."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores: {names[0] if names else platform.processor() or 'unknown'}."
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Leakage against preservation of the shared factor, a panel for each data set."""
+    names = list(rows["data"].unique())
+    color = dict(zip(rows["method"].unique(), COLORS + [GREY] * len(rows), strict=False))
+    axes = panels(1, len(names), axes=None, size=(3.2, 3.0))
+    for ax, name in zip(axes, names, strict=True):
+        own = rows[rows["data"] == name]
+        across, up = (_first(own, known) for known in (ACROSS, UP))
+        ax.set_title(name, fontsize=9.5)
+        tidy(ax)
+        if across and up:
+            _draw(ax, own, across, up, color)
+    handles = [
+        plt.Line2D([], [], color=color[name], marker="o", ls="", label=name) for name in color
+    ]
+    figure = figure_of(axes[0])
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw(ax: Axes, rows: pd.DataFrame, across: str, up: str, color: dict[str, str]) -> None:
+    if across == "leak_accuracy":
+        ax.axvline(rows["leak_null"].mean(), color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+    for method, own in rows.groupby("method", sort=False):
+        x, y = interval(own[across]), interval(own[up])
+        ax.plot(x[0], y[0], "o", ms=5, color=color[str(method)])
+        ax.plot(x[1:], [y[0]] * 2, color=color[str(method)], lw=1)
+        ax.plot([x[0]] * 2, y[1:], color=color[str(method)], lw=1)
+    if across == "leak_accuracy":
+        ax.set_xlim(right=1.02)
+    ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
+    ax.set_xlabel(ACROSS[across], fontsize=9)
+    ax.set_ylabel(UP[up], fontsize=9)
+
+
+def _first(rows: pd.DataFrame, known: dict[str, str]) -> str:
+    """First column of which a method has a value; empty if none."""
+    return next((name for name in known if name in rows and rows[name].notna().any()), "")
+
+
+LEGEND = """Mean over seeds and its 90 % interval (Student's t; none for a single seed); "n/a": the
+method has no answer, as principal components have no specific block. z: invariant codes, w:
+specific codes, shared: the factor that conditions have in common. Accuracies are balanced and of
+held-out cells, of held-out donors where there are donors. Condition from z: the best of four
+attackers; "null 95 %" is its upper end under shuffled labels, the dashed line of the figure. Swap:
+a judge of real cells reads cells with the w of a cell under another condition; its own score on
+real cells, beside it, is what a perfect swap reaches. MIG and MIC: information on the condition in
+w against z, less what shuffled labels reach. NMI is no evidence of invariance. NLL in nats a cell,
+MSE of log-normalised counts or of values as they are, over all audited cells. More columns and
+single runs are in the CSV file.
+"""
