@@ -8,7 +8,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("benchmarks", "datasets", "effects", "metrics", "model", "pl", "splits", "tl")
+_SUBMODULES = (
+    "benchmarks", "datasets", "effects", "metrics", "model", "pl", "report", "splits", "tl",
+)  # fmt: skip
 _EXPORTS = {
     "BFVAE": "scdisent.model",
     "CGGAN": "scdisent.model",

@@ -14,6 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_data_registry" not in
 LAYERS = {
     "_constants": 0,
     "_errors": 0,
+    "_whole": 0,
     "conditions": 1,
     "splits": 1,
     "functional": 1,
@@ -28,6 +29,7 @@ LAYERS = {
     "tl": 6,
     "pl": 6,
     "benchmarks": 7,
+    "report": 7,
     "cli": 8,
     "__main__": 9,
 }
@@ -64,7 +66,7 @@ def test_a_file_imports_only_from_lower_layers(path):
         assert layer < LAYERS[room(path)], f"{room(path)} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["pl", "metrics", "datasets"])
+@pytest.mark.parametrize("folder", ["pl", "metrics", "datasets", "report"])
 def test_plots_metrics_and_data_need_no_torch(folder):
     for path in (PACKAGE / folder).rglob("*.py"):
         heavy = [n for n in imports(path) if n.split(".")[0] in ("torch", "scvi", "lightning")]

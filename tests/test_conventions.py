@@ -14,7 +14,7 @@ import scdisent
 PACKAGE = Path(scdisent.__file__).parent
 ROOT = PACKAGE.parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_data_registry" not in path.parts)
-ROOMS = ("model", "tl", "pl", "metrics", "datasets")
+ROOMS = ("model", "tl", "pl", "metrics", "datasets", "report")
 MAX_POSITIONAL, MAX_BODY, MAX_MODULE = 2, 60, 450
 RESPONSE = "pearson_delta weighted_mse r2_delta de_overlap direction_match de_pr_auc"
 THREE_ARRAYS = {

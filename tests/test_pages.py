@@ -13,7 +13,7 @@ from scdisent.cli._parser import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ROOMS = ("tl", "pl", "metrics", "datasets", "model", "benchmarks")
+ROOMS = ("tl", "pl", "metrics", "datasets", "model", "benchmarks", "report")
 
 
 def read(page):

@@ -24,7 +24,8 @@ def wheel(tmp_path_factory):
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"scdisent"}
-    for needed in ("py.typed", "cli/__init__.py", "_data_registry/single_cell.toml"):
+    template = [f"report/page.{kind}" for kind in ("html", "css", "js")]
+    for needed in ("py.typed", "cli/__init__.py", "_data_registry/single_cell.toml", *template):
         assert f"scdisent/{needed}" in names
     unwanted = [n for n in names if "test" in n.lower() or n.endswith((".ipynb", ".h5ad", ".pyc"))]
     assert not unwanted

@@ -1,5 +1,6 @@
 """The demo: train, audit, predict a donor that the model never saw, draw."""
 
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -48,13 +49,17 @@ def demo(args: Namespace) -> None:
         unseen = adata[held]
         source = unseen[of_condition(unseen, setup, str(model.control))]
         predicted = model.predict(source, condition=target, seed=args.seed)
+        observed = unseen[of_condition(unseen, setup, target)]
+        shift = scdisent.ShiftModel(known)
+        shift.train()
+        response = scdisent.tl.evaluate_response(observed, predicted, source, baselines=shift)
+        adata.uns["scdisent"]["response"] = response
     with step(5, "figures and files"):
         args.out.mkdir(parents=True, exist_ok=True)
         draw(args.out, adata, unseen, predicted)
         model.save(args.out / "model", overwrite=True)
         write_cells(adata, args.out / "demo.h5ad")
         write_cells(predicted, args.out / "predicted.h5ad")
-    observed = unseen[of_condition(unseen, setup, target)]
     change = changes(observed, predicted, source)
     print(report(scores, change, statement=adata.uns["scdisent"]["statement"], target=target))
     print_files(args.out)
@@ -169,3 +174,7 @@ def print_files(out: Path) -> None:
     }
     for name, what in files.items():
         print(f"  {out / name!s:<32} {what}")
+    page = shlex.join(
+        ["scdisent", "report", str(out / "demo.h5ad"), "-o", str(out / "report.html")]
+    )
+    print(f"\n  all on one page: {page}")

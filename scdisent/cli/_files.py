@@ -1,8 +1,5 @@
 """Reading and writing: inputs are never changed, outputs appear whole or not at all."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +7,7 @@ import anndata as ad
 from anndata import AnnData
 
 from scdisent import ScDisentError
+from scdisent._whole import whole_file
 
 
 class FileError(ScDisentError, OSError):
@@ -37,18 +35,6 @@ def refuse_outputs(*paths: Path | None, source: Path | None = None, overwrite: b
         if path.exists() and not overwrite:
             msg = f"{path} exists. Choose another name, or pass --overwrite."
             raise FileError(msg)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; it becomes ``path`` only if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_cells(adata: AnnData, path: Path) -> None:

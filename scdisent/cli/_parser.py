@@ -28,6 +28,7 @@ EXAMPLES = {
         "scdisent score demo_output/demo.h5ad --model-dir demo_output/model "
         "--out scored.h5ad --table scores.csv"
     ),
+    "report": "scdisent report demo_output/demo.h5ad -o report.html",
     "data": "scdisent data list",
     "data list": "scdisent data list",
     "data get": "scdisent data get kang2018",
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _train(verbs)
     _predict(verbs)
     _score(verbs)
+    _report(verbs)
     _data(verbs)
     _bench(verbs)
     return parser
@@ -144,6 +146,27 @@ def _score(verbs: Any) -> None:
     parser.add_argument("--max-cells", type=positive, default=10_000, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     _add_output(parser)
+
+
+def _report(verbs: Any) -> None:
+    about = "write one HTML page about a trained model and its cells"
+    parser = _verb(verbs, "report", run=f"{VERBS}:report", about=about)
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="h5ad file of train, score or demo, or a model folder; is only read",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="CELLS.h5ad",
+        help="cells of the model folder; codes are added on the page where the file has none",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.html")
+    parser.add_argument("--title", metavar="TEXT", help="title of the page")
+    parser.add_argument("--seed", type=int, default=0, help="of the cells drawn and of their UMAP")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
 
 
 def _data(verbs: Any) -> None:

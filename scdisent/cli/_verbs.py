@@ -59,6 +59,26 @@ def score(args: Namespace) -> None:
     _say_where(args.out, args.table)
 
 
+def report(args: Namespace) -> None:
+    """Write a page about the results in a file, or about a model folder and its cells."""
+    for source in filter(None, (args.input, args.data)):
+        refuse_outputs(args.out, source=source, overwrite=args.overwrite)
+    model, cells = None, args.input
+    if args.input.is_dir():
+        if args.data is None:
+            msg = f"{args.input} is a folder. Pass the cells of its model with --data CELLS.h5ad."
+            raise FileError(msg)
+        model, cells = load_model(args.input), args.data
+    elif args.data is not None:
+        msg = f"--data goes with a model folder, but {args.input} is none."
+        raise FileError(msg)
+    adata = read_cells(cells)
+    if model is not None and "embed" not in adata.uns.get("scdisent", {}):
+        scdisent.tl.embed(adata, model)
+    scdisent.report.write(adata, model, out=args.out, title=args.title, seed=args.seed)
+    _say_where(args.out)
+
+
 def data_list(args: Namespace) -> None:
     """Print the table of the data sets."""
     table = scdisent.datasets.list(data_dir=args.data_dir)

@@ -14,8 +14,8 @@ def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
 
     Writes ``obsm["X_<key>_invariant"]`` and ``obsm["X_<key>_specific"]``, or
     ``obsm["X_<key>_latent"]`` for a model of one block (posterior means, ``(n_cells, n_latent)``),
-    ``uns[<key>]["embed"]`` (model, version, keys of the setup) and ``uns[<key>]["history"]`` (one
-    column a curve). Everything can be written to h5ad and zarr.
+    ``uns[<key>]["embed"]`` (model, preset, likelihood, version, keys of the setup) and
+    ``uns[<key>]["history"]`` (one column a curve). Everything can be written to h5ad and zarr.
 
     Parameters
     ----------
@@ -34,12 +34,23 @@ def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
         adata.obsm[obsm_key(name, key_added)] = values
     results = adata.uns.setdefault(key_added, {})
     results["embed"] = {
-        "model": type(model).__name__,
         "version": __version__,
         "representations": list(codes),
-        **setup_keys(model),
+        **described(model),
     }
     results["history"] = history_frame(model.history)
+
+
+def described(model: Any) -> dict[str, str]:
+    """What a model is, and the columns and the layer named at setup; empty where there is none."""
+    layer = model.registry_["setup_args"].get("layer")
+    return {
+        "model": type(model).__name__,
+        "preset": str(getattr(model, "preset", "")),
+        "likelihood": str(getattr(model, "likelihood", "")),
+        "layer": "" if layer is None else str(layer),
+        **setup_keys(model),
+    }
 
 
 def setup_keys(model: Any) -> dict[str, str]:

@@ -113,6 +113,20 @@ def test_doses_can_be_trained_on_and_predicted(tmp_path):
     assert not found.obs["scdisent_seen"].any()
 
 
+def test_report_is_made_of_scored_cells_and_of_a_model_folder(folder, capsys):
+    before = digest(folder / "trained.h5ad"), digest(folder / "cells.h5ad")
+    first, second = folder / "first.html", folder / "second.html"
+    assert run("report", folder / "trained.h5ad", "-o", first, "--title", "Mine & yours") == 0
+    assert capsys.readouterr().out == f"wrote {first}\n"
+    cells = ("--data", folder / "cells.h5ad")
+    assert run("report", folder / "model", *cells, "--out", second) == 0
+    assert before == (digest(folder / "trained.h5ad"), digest(folder / "cells.h5ad"))
+    assert "<title>Mine &amp; yours</title>" in first.read_text(encoding="utf-8")
+    assert "<title>DISCoVeR on 200 cells</title>" in second.read_text(encoding="utf-8")
+    points = [p.read_text(encoding="utf-8").split('id="cells">')[1] for p in (first, second)]
+    assert points[0] == points[1], "codes of the file are those of the model"
+
+
 def test_the_command_works_from_a_shell(folder):
     command = [sys.executable, "-m", "scdisent", "predict", str(folder / "cells.h5ad")]
     command += ["--model-dir", str(folder / "model"), "--condition", "stimulated"]
@@ -177,6 +191,20 @@ def bad_input(folder):
         "no such kind": ((*predict, "--cells", "condition=control", "--kind", "x", *out), "'mean'"),
         "no such column of cells": ((*predict, "--cells", "drug=a", *out), "no column 'drug'"),
         "no such level of cells": ((*predict, "--cells", "donor=a", *out), "'donor_0'"),
+        "report without results": (
+            ("report", cells, "-o", folder / "new.html"),
+            "scdisent.tl.embed(adata, model)",
+        ),
+        "report of a folder alone": (("report", model, "-o", folder / "new.html"), "--data"),
+        "report of two files": (
+            ("report", folder / "trained.h5ad", "--data", cells, "-o", folder / "new.html"),
+            "is none",
+        ),
+        "report exists": (("report", folder / "trained.h5ad", "-o", text), "--overwrite"),
+        "report over its cells": (
+            ("report", model, "--data", cells, "-o", cells, "--overwrite"),
+            "is the input",
+        ),
         "no such suite": (("bench", "none", "--out", folder / "bench"), "'invariance'"),
         "suite is no file": (
             ("bench", folder / "none.toml", "--out", folder / "bench"),
@@ -203,8 +231,9 @@ NAMES = [
     "no such column", "no such control", "no such layer", "no such preset", "no such likelihood",
     "output exists", "model exists", "output is input", "no model", "broken model",
     "unknown condition", "already there", "no such kind", "no such column of cells",
-    "no such level of cells", "no such suite", "no such data", "no such folder", "no such demo",
-    "demo without condition",
+    "no such level of cells", "report without results", "report of a folder alone",
+    "report of two files", "report exists", "report over its cells", "no such suite",
+    "no such data", "no such folder", "no such demo", "demo without condition",
 ]  # fmt: skip
 
 
@@ -337,6 +366,7 @@ def test_demo_writes_what_it_announces(monkeypatch, tmp_path, capsys):
         assert str(tmp_path / "out" / name) in shown
     demo = ad.read_h5ad(tmp_path / "out" / "demo.h5ad")
     assert {"X_scdisent_invariant", "X_scdisent_specific"} <= set(demo.obsm)
+    assert {"no change", "ridge"} <= set(demo.uns["scdisent"]["response"]["method"])
     assert demo.uns["scdisent"]["statement"] in shown
     predicted = ad.read_h5ad(tmp_path / "out" / "predicted.h5ad")
     assert set(predicted.obs["donor"]) == {"donor_1"}, "the donor that training did not see"

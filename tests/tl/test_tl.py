@@ -80,7 +80,7 @@ def test_embed_stores_codes_keys_and_history(cells):
     assert adata.obsm["X_scdisent_specific"].shape == (800, 2)
     stored = adata.uns["scdisent"]["embed"]
     assert stored["condition_key"] == "condition"
-    assert stored["batch_key"] == ""
+    assert stored["batch_key"] == stored["layer"] == ""
     assert stored["version"] == scdisent.__version__
     assert adata.uns["scdisent"]["history"]["elbo_train"].tolist() == [3.0, 2.0]
 
