@@ -31,6 +31,7 @@ SUITES: dict[str, Callable[..., pd.DataFrame]] = {
     "two_colors": two_colors,
     "speed": speed,
 }
+"""Suites by name, for :func:`run`."""
 
 
 def run(suite: str, *, out: str | Path = "docs/benchmarks") -> pd.DataFrame:
