@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 OUT    ?= demo_output
 
-.PHONY: demo test lint science benchmarks clean
+.PHONY: demo test docs science benchmarks clean
 .DEFAULT_GOAL := demo
 
 # Without a GPU the small CPU build of torch spares some GB; the package itself pins nothing.
@@ -31,6 +31,9 @@ test: $(VENV)/.ready-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not science"
 
+docs: $(VENV)/.ready-dev
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
 science: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m science
 
@@ -38,4 +41,4 @@ benchmarks: $(VENV)/.ready
 	$(BIN)/scdisent bench invariance --out docs/benchmarks
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist
+	rm -rf $(VENV) $(OUT) build dist docs/_build docs/generated docs/tutorials

@@ -13,6 +13,17 @@ from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError, OptionError
 
+__all__ = [
+    "MIN_CELLS",
+    "Question",
+    "Split",
+    "combination_folds",
+    "condition_folds",
+    "dose_folds",
+    "leave_conditions_out",
+    "leave_out",
+]
+
 Mask = NDArray[np.bool_]
 MIN_CELLS = 25
 """Fewest cells, source and target each, that a question is asked about."""

@@ -13,6 +13,7 @@ from scdisent._errors import OptionError, one_of
 from scdisent.benchmarks._catalogue import FOLDER, STUDIES, suite_titles
 
 SUITES = suite_titles()
+"""Suites by name, for :func:`run`."""
 
 __all__ = ["STUDIES", "SUITES", "run", *STUDIES]
 

@@ -11,6 +11,7 @@ from scdisent.effects._groups import AUTO, group_effect, smoother
 from scdisent.effects._table import EffectTable, Floats
 
 UNSEEN = ("auto", "additive", "dose", "mean", "nearest", "ridge")
+"""Ways to make up a condition without cells."""
 
 
 def condition_weights(

@@ -13,6 +13,7 @@ from scdisent._errors import InputDataError
 
 Floats = NDArray[np.float64]
 TARGET_SUM = 1e4
+"""Counts that a cell is scaled to before the logarithm."""
 
 
 def log_normalise(counts: Any) -> Any:

@@ -11,8 +11,10 @@ import pytest
 import scdisent
 from scdisent import metrics
 from scdisent.model._bfvae import MEMBERS
+from scdisent.model._cggan import CGGAN_PRESETS
+from scdisent.model._cgvae import CG_PRESETS, OF_COUNTS
 from scdisent.model._discover import PRESETS
-from scdisent.module import BFVAE_TERMS, TERMS
+from scdisent.module import BFVAE_TERMS, CGGAN_TERMS, CGVAE_TERMS, TERMS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -71,6 +73,31 @@ def test_the_table_of_members_equals_the_code():
         name for name in members["vae"] if len({found[name] for found in members.values()}) > 1
     }
     assert differ | set(BFVAE_TERMS) == set(shown)
+
+
+def settings(*parts):
+    """Weights, options and arguments of the plan as a table shows them; a weight of 0: empty."""
+    known = {name: value for part in parts for name, value in part.items()}
+    return {name: str(value) if value != 0 else "" for name, value in known.items()}
+
+
+def test_the_tables_of_presets_of_cg_models_equal_the_code():
+    options, weights = CG_PRESETS["default"]
+    columns = {name: settings(asdict(o), w) for name, (o, w) in CG_PRESETS.items()}
+    columns["default`, counts"] = settings(asdict(options), weights, OF_COUNTS)
+    gan = {name: settings(asdict(o), w, plan) for name, (o, w, plan) in CGGAN_PRESETS.items()}
+    for model, known, terms in (("CGVAE", columns, CGVAE_TERMS), ("CGGAN", gan, CGGAN_TERMS)):
+        shown = table("models/cgvae.md", f"presets of {model}")
+        assert set(terms) <= set(shown)
+        for name, row in shown.items():
+            assert row == {preset: known[preset][name] for preset in row}, name
+
+
+def test_every_term_of_cg_models_is_explained():
+    page, glossary = (DOCS / "models/cgvae.md").read_text(), (DOCS / "glossary.md").read_text()
+    for term in {*CGVAE_TERMS, *CGGAN_TERMS}:
+        assert re.search(rf"^\| (`\w+`, )*`{term}`", page, re.M), term
+        assert f"`{term}`" in glossary or term.startswith(("nll_", "kl_")) or term == "gate", term
 
 
 def test_every_term_of_bfvae_is_explained():
