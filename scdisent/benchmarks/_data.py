@@ -45,9 +45,16 @@ def swiss_roll(**options: Any) -> ad.AnnData:
     return adata
 
 
+def colored_mnist(**options: Any) -> ad.AnnData:
+    """Noisy coloured digits from MNIST."""
+    return datasets.noisy_colored_digits(datasets.load("mnist"), **options)
+
+
 LOADERS: dict[str, Callable[..., ad.AnnData]] = {
     "load": datasets.load,
     "kang_2000_genes": kang_2000_genes,
+    "noisy_colored_digits": datasets.noisy_colored_digits,
+    "noisy_colored_mnist": colored_mnist,
     "noisy_swiss_roll": swiss_roll,
     "simulate_conditions": datasets.simulate_conditions,
     "simulate_domains": datasets.simulate_domains,

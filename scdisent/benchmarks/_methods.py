@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from scdisent import model as models
+from scdisent.benchmarks._hcsvae import HCSVAE
 from scdisent.benchmarks._world import DEPTH, Fit, Latents, Method, World
 from scdisent.tl import decoded_features
 
@@ -37,12 +38,14 @@ class _Clock:
         }
 
 
-def fit_model(name: str, world: World, seed: int, *, options: Options, train: Options) -> Fit:
+def fit_model(
+    model_class: Any, world: World, seed: int, *, options: Options, train: Options
+) -> Fit:
     """Fit a model of this package; ``options`` go to its constructor, ``train`` to ``train``."""
     cells, adata = world.adata, world.training_cells()
-    models.setup_anndata(adata, **{"condition_key": None, **world.setup})
+    model_class.setup_anndata(adata, **{"condition_key": None, **world.setup})
     with _Clock() as clock:
-        model = getattr(models, name)(
+        model = model_class(
             adata, seed=seed, **{"likelihood": world.likelihood, "n_latent": N_LATENT, **options}
         )
         model.train(seed=seed, enable_progress_bar=False, **train)
@@ -96,6 +99,16 @@ def _swapped(model: Any, world: World, codes: Any, seed: int, own: Any, partner:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return px.sample().numpy()
+
+
+def fit_conditional_vae(world: World, seed: int, *, options: Options, train: Options) -> Fit:
+    """Fit a VAE whose encoder and decoder are told the condition; what it decodes holds it."""
+    covariates = [world.setup["condition_key"]]
+    setup: Any = {**world.setup, "condition_key": None, "control": None}
+    told = replace(world, setup={**setup, "categorical_covariate_keys": covariates})
+    options = {"preset": "vae", "encode_covariates": True, **options}
+    fit = fit_model(models.BFVAE, told, seed, options=options, train=train)
+    return replace(fit, decoded=None, latents=None)
 
 
 def fit_scvi(world: World, seed: int, *, options: Options, train: Options) -> Fit:
@@ -210,8 +223,10 @@ class Maker:
     trains: bool = True
 
 
+OWN = (models.DISCoVeR, models.CGVAE, models.CGGAN, models.BFVAE, HCSVAE)
 MAKERS = {
-    **{name: Maker(partial(fit_model, name)) for name in ("DISCoVeR", "CGVAE", "CGGAN", "BFVAE")},
+    **{each.__name__: Maker(partial(fit_model, each)) for each in OWN},
+    "CVAE": Maker(fit_conditional_vae),
     "scVI": Maker(fit_scvi, ("n_latent", "batch")),
     "contrastiveVI": Maker(fit_contrastive_vi, ("n_latent",)),
     "PCA": Maker(fit_components, ("n_latent",), trains=False),
