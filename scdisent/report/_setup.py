@@ -12,6 +12,8 @@ from scdisent.report._source import EMBED, ROLES, Source
 PACKAGES = ("scvi-tools", "torch", "anndata")
 MOST_NAMES = 12
 """Levels listed by name in one line."""
+UNKNOWN = f"not stored; pass the model, or call {EMBED} again"
+"""Said of what earlier versions did not store."""
 CROSSED = {**ROLES, "batch_key": "batch"}
 
 
@@ -62,9 +64,7 @@ def _model(source: Source) -> dict[str, str]:
         for name in source.representations
         if obsm_key(name) in source.adata.obsm
     }
-    unknown = f"not stored; pass the model, or call {EMBED} again"
-    if source.model is not None:
-        unknown = "none"
+    unknown = "none" if source.model is not None else UNKNOWN
     return {
         "Model": facts["model"],
         "Preset": facts["preset"] or unknown,
@@ -77,10 +77,12 @@ def _model(source: Source) -> dict[str, str]:
 
 def _data(source: Source) -> dict[str, str]:
     facts, obs = source.facts, source.adata.obs
+    is_known = source.model is not None or "layer" in source.results["embed"]
+    values = f"layer {facts['layer']}" if facts["layer"] else "X" if is_known else UNKNOWN
     data = {
         "Cells": f"{source.adata.n_obs:,}",
         "Genes or features": f"{source.adata.n_vars:,}",
-        "Values": f"layer {facts['layer']}" if facts["layer"] else "X",
+        "Values": values,
     }
     for role, word in CROSSED.items():
         key = source.column(role)

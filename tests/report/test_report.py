@@ -187,6 +187,13 @@ def test_missing_parts_name_the_call_and_show_no_numbers(embedded_cells, written
     assert {LEAKAGE, LATENTS, RESPONSE, SCORES}.isdisjoint(page.tables)
 
 
+def test_what_earlier_versions_did_not_store_is_not_guessed(embedded_cells, written, read_page):
+    for name in ("layer", "preset", "likelihood"):
+        del embedded_cells.uns["scdisent"]["embed"][name]
+    page = read_page(written(embedded_cells))
+    assert page.sections["data"].count("not stored; pass the model") == 3
+
+
 def test_without_codes_and_history_embed_is_named(embedded_cells, written, read_page):
     del embedded_cells.uns["scdisent"]["history"], embedded_cells.obsm["X_scdisent_specific"]
     page = read_page(written(embedded_cells))
