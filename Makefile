@@ -32,6 +32,7 @@ test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m "not science"
 
 docs: $(VENV)/.ready-dev
+	rm -rf docs/generated
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 science: $(VENV)/.ready-dev

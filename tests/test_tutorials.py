@@ -28,7 +28,11 @@ def path(request):
 
 
 def test_there_are_tutorials():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "08"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08"]
+
+
+def test_every_tutorial_is_listed(path):
+    assert f"](../tutorials/{path.name})" in (path.parents[1] / "docs/tutorials.md").read_text()
 
 
 def test_stored_outputs_are_whole_and_in_order(path):
