@@ -103,9 +103,9 @@ def _swapped(model: Any, world: World, codes: Any, seed: int, own: Any, partner:
 
 def fit_conditional_vae(world: World, seed: int, *, options: Options, train: Options) -> Fit:
     """Fit a VAE whose encoder and decoder are told the condition; what it decodes holds it."""
-    covariates = [world.setup["condition_key"]]
-    setup: Any = {**world.setup, "condition_key": None, "control": None}
-    told = replace(world, setup={**setup, "categorical_covariate_keys": covariates})
+    setup: dict[str, Any] = {**world.setup, "condition_key": None, "control": None}
+    setup["categorical_covariate_keys"] = [world.setup["condition_key"]]
+    told = replace(world, setup=setup)
     options = {"preset": "vae", "encode_covariates": True, **options}
     fit = fit_model(models.BFVAE, told, seed, options=options, train=train)
     return replace(fit, decoded=None, latents=None)

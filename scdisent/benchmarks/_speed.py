@@ -1,7 +1,6 @@
 """Training speed beside scVI and contrastiveVI of equal width, in paired runs."""
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
 from scdisent._errors import one_of
+from scdisent.benchmarks._alone import peak_mib
 from scdisent.benchmarks._data import kang_2000_genes
 from scdisent.benchmarks._report import environment, markdown_table
 from scdisent.model import DISCoVeR, setup_anndata
@@ -107,7 +107,7 @@ def measure(name: str) -> dict[str, float | str]:
     """One contestant in this process."""
     clock = EpochClock()
     CONTESTANTS[one_of(name, CONTESTANTS, "name")](kang_2000_genes(), clock)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     return {"method": name, "cells_per_second": clock.rate, "peak_mib": peak}
 
 

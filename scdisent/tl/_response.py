@@ -147,7 +147,8 @@ def evaluate_response(
     One row for each method and metric: ``method``, ``kind`` (prediction, baseline, ceiling),
     ``metric`` (see :data:`scdisent.metrics.METRICS`), ``value``, ``low``, ``high``,
     ``normalised`` (0: as good as the best baseline, 1: as a second sample of the truth; not
-    clipped). ``table.pivot(index="method", columns="metric", values="value")`` is the usual form.
+    clipped; NaN where the best baseline reaches that).
+    ``table.pivot(index="method", columns="metric", values="value")`` is the usual form.
 
     Raises
     ------
@@ -298,8 +299,10 @@ def _normalised(table: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for name, own in table.groupby("metric", sort=False):
         baselines = own.loc[own["kind"] == "baseline", "value"]
-        best = baselines.max() if SCORES[str(name)].larger_is_better else baselines.min()
+        is_gain = SCORES[str(name)].larger_is_better
+        best = baselines.max() if is_gain else baselines.min()
         ceiling = own.loc[own["kind"] == "ceiling", "value"].iloc[0]
-        share = (own["value"] - best) / (ceiling - best) if ceiling != best else np.nan
+        has_room = ceiling > best if is_gain else ceiling < best
+        share = (own["value"] - best) / (ceiling - best) if has_room else np.nan
         parts.append(own.assign(normalised=share))
     return pd.concat(parts).sort_index().reset_index(drop=True)

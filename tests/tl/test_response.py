@@ -114,6 +114,15 @@ def test_the_recipes_of_a_shift_model_are_baselines_and_beat_no_change(world):
     assert share.loc["prediction", "pearson_delta"] < 0  # not clipped
 
 
+def test_nothing_is_normalised_where_a_baseline_is_as_good_as_the_ceiling(world):
+    observed, control, _ = world
+    table = scdisent.tl.evaluate_response(
+        observed, {"p": control}, control, baselines={"b": observed}
+    )
+    assert wide(table).loc["b", "energy_distance"] <= wide(table).loc[CEILING, "energy_distance"]
+    assert table.loc[table["metric"] == "energy_distance", "normalised"].isna().all()
+
+
 def test_other_predictions_and_the_order_of_cells_and_genes_change_nothing(world):
     observed, control, model = world
     predicted = model.predict(control, condition="stimulated")
