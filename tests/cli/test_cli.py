@@ -203,8 +203,8 @@ NAMES = [
     "no such column", "no such control", "no such layer", "no such preset", "no such likelihood",
     "output exists", "model exists", "output is input", "no model", "broken model",
     "unknown condition", "already there", "no such kind", "no such column of cells",
-    "no such level of cells", "no such suite", "no such data", "no such folder", "no such demo",
-    "demo without condition",
+    "no such level of cells", "no such suite", "suite is no file", "study with seeds",
+    "no such data", "no such folder", "no such demo", "demo without condition",
 ]  # fmt: skip
 
 
