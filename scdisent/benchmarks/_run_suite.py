@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from joblib import effective_n_jobs
 
-from scdisent.benchmarks import _suite_page as page
+from scdisent.benchmarks._catalogue import FOLDER
 from scdisent.benchmarks._read_suite import expand, read_suite
 from scdisent.benchmarks._runs import perform_all, tell
+from scdisent.benchmarks._suite_page import write
 
 
 def run_suite(
@@ -18,12 +18,11 @@ def run_suite(
     """Run what has no row yet, write the tables, then tell of runs that failed."""
     suite = read_suite(path, seeds=seeds)
     folder = out / "runs" / suite.name
-    n_jobs = -1 if n_jobs is None else n_jobs
-    rows, failed = perform_all(expand(suite), folder, n_jobs=n_jobs, backend=backend)
-    command = ["scdisent", "bench", suite.name, "--out", out.name]
+    done = perform_all(expand(suite), folder, n_jobs=n_jobs, backend=backend)
+    named = suite.name if path.parent == FOLDER else path.name
+    command = ["scdisent", "bench", named, "--out", out.name if out.is_absolute() else str(out)]
     command += [] if backend == "joblib" else ["--backend", backend]
     command += [] if seeds is None else ["--seeds", *map(str, seeds)]
-    how = {"command": shlex.join(command), "n_jobs": effective_n_jobs(n_jobs)}
-    page.write(suite, rows, out, **how, failed=failed)
-    tell(failed)
-    return rows
+    write(suite, done, out, command=shlex.join(command))
+    tell(done.failed)
+    return done.rows

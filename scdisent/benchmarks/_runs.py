@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -73,6 +73,16 @@ class Outcome:
     error: str = ""
 
 
+class Performed(NamedTuple):
+    """What became of the runs of a suite."""
+
+    rows: pd.DataFrame
+    """One row for each run that has a result, in the order asked for."""
+    failed: list[Outcome]
+    n_jobs: int
+    """Runs that went on at a time."""
+
+
 @cache
 def code_version() -> dict[str, str]:
     """Hash of the source files that results depend on, and versions of the libraries below."""
@@ -123,7 +133,7 @@ def _made(described: str) -> tuple[World, str]:
 def _quiet() -> Iterator[None]:
     """Keep remarks of single fits off the progress bar: tables say how fits went."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -177,8 +187,8 @@ def _store(row: dict[str, Any], path: Path) -> None:
 
 
 def perform_all(
-    runs: Sequence[Run], folder: Path, *, n_jobs: int, backend: str
-) -> tuple[pd.DataFrame, list[Outcome]]:
+    runs: Sequence[Run], folder: Path, *, n_jobs: int | None, backend: str
+) -> Performed:
     """Perform the runs that have no row yet.
 
     Parameters
@@ -189,21 +199,18 @@ def perform_all(
         Where rows are stored. On a cluster best on a disk that all machines see: else rows are
         written when all runs are done.
     n_jobs
-        Runs at a time, each on one core; 1: in this process; -1: as many as there are cores.
+        Runs at a time, each on one core; 1: in this process; None: as many as there are cores.
     backend
         ``"joblib"``: on this machine; ``"ray"``: on the cluster that ``RAY_ADDRESS`` names.
-
-    Returns
-    -------
-    Table with one row for each run that has a result, and the outcomes of those that failed.
     """
     tasks = [Task(run, key_of(run, world_of(run.data)[1]), folder) for run in runs]
     left = [task for task in tasks if not task.path.exists()]
     # One seed of everything first: a suite cut short is of use.
     left.sort(key=lambda task: [run.seed for run in runs].index(task.run.seed))
-    with _machines(backend), tqdm(total=len(tasks), initial=len(tasks) - len(left)) as bar:
+    n_done = len(tasks) - len(left)
+    with _machines(backend) as n_cores, tqdm(total=len(tasks), initial=n_done) as bar:
         try:
-            outcomes = _Watched(n_jobs, bar=bar)(delayed(perform)(task) for task in left)
+            outcomes = _Watched(n_jobs or n_cores, bar=bar)(delayed(perform)(task) for task in left)
         except BrokenProcessPool as error:
             msg = (
                 "a process was ended from outside, perhaps for memory. Finished runs are kept: "
@@ -215,7 +222,8 @@ def perform_all(
             _store(outcome.row, outcome.task.path)
     _made.cache_clear()
     rows = [_read(task) for task in tasks if task.path.exists()]
-    return pd.DataFrame(rows), [outcome for outcome in outcomes if outcome.error]
+    failed = [outcome for outcome in outcomes if outcome.error]
+    return Performed(pd.DataFrame(rows), failed, n_jobs or n_cores)
 
 
 def _read(task: Task) -> dict[str, Any]:
@@ -237,11 +245,11 @@ class _Watched(Parallel):
 
 
 @contextmanager
-def _machines(backend: str) -> Iterator[None]:
-    """Choose where joblib sends runs to."""
+def _machines(backend: str) -> Iterator[int]:
+    """Choose where joblib sends runs to; yields the number of cores there."""
     if one_of(backend, BACKENDS, "backend") == "joblib":
         with parallel_config("loky"):
-            yield
+            yield cpu_count()
         return
     try:
         import ray
@@ -255,7 +263,7 @@ def _machines(backend: str) -> Iterator[None]:
     register_ray()
     try:
         with parallel_config("ray"):
-            yield
+            yield int(ray.cluster_resources()["CPU"])
     finally:
         if not was_there:
             ray.shutdown()

@@ -13,7 +13,7 @@ from scipy import stats
 
 from scdisent.benchmarks._measures import MEASURES
 from scdisent.benchmarks._report import environment
-from scdisent.benchmarks._runs import Outcome
+from scdisent.benchmarks._runs import Performed
 from scdisent.benchmarks._suite import Suite
 from scdisent.pl._figure import COLORS, GREY, figure_of, panels, tidy
 
@@ -73,40 +73,34 @@ def _table(rows: pd.DataFrame, titles: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def write(
-    suite: Suite,
-    rows: pd.DataFrame,
-    out: Path,
-    *,
-    command: str,
-    n_jobs: int,
-    failed: Sequence[Outcome] = (),
-) -> None:
+def write(suite: Suite, done: Performed, out: Path, *, command: str) -> None:
     """Write ``<suite>.csv``, ``.md`` and ``.png``."""
-    rows.to_csv(out / f"{suite.name}.csv", index=False)
+    out.mkdir(parents=True, exist_ok=True)
+    done.rows.to_csv(out / f"{suite.name}.csv", index=False)
     parts = [
         f"# {suite.title}\n",
         f"{suite.about}\n",
-        f"Made by `{command}`, {environment(n_jobs)} {hardware()}\n",
+        f"Made by `{command}`, {environment(done.n_jobs)} {hardware()}\n",
         LEGEND,
     ]
-    if len(rows):
-        draw(rows, out / f"{suite.name}.png")
+    if len(done.rows):
+        draw(done.rows, out / f"{suite.name}.png")
         parts.append(f"![Methods on each data set]({suite.name}.png)\n")
-        for name, own in rows.groupby("data", sort=False):
+        for name, own in done.rows.groupby("data", sort=False):
             parts.append(f"## {name}\n\n{tables_of(own, suite.measures)}\n")
-    if failed:
-        lines = [f"- {outcome.task.run}: {outcome.error}" for outcome in failed]
+    if done.failed:
+        lines = [f"- {outcome.task.run}: {outcome.error}" for outcome in done.failed]
         parts.append("## Without a result\n\n" + "\n".join(lines) + "\n")
     (out / f"{suite.name}.md").write_text("\n".join(parts), encoding="utf-8")
 
 
 def hardware() -> str:
-    """Processor of this machine."""
+    """Processor of the machine that started the suite."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} cores: {names[0] if names else platform.processor() or 'unknown'}."
+    name = names[0] if names else platform.processor() or "unknown"
+    return f"Started on {os.cpu_count()} cores: {name}."
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:

@@ -358,7 +358,7 @@ def test_the_page_says_what_does_not_apply_and_how_sure_it_is(suite, tmp_path):
     assert cells[titles.index("swap: condition of w")] == "n/a"
     assert cells[titles.index("NLL")] == "n/a"
     assert cells[titles.index("MSE")] == page.cell(components["mse"])
-    assert "`scdisent bench tiny --out out`" in text
+    assert "`scdisent bench tiny.toml --out out`" in text
     assert (out / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
