@@ -52,7 +52,7 @@ class EffectMixin(DisentModel):
     """Effects of the training cells, and offsets that bring predictions to them."""
 
     default_anchor: ClassVar[str | None] = None
-    """Recipe of ``anchor="default"`` where setup named cell types."""
+    """Recipe of ``anchor="default"``; not for seen conditions where setup named no cell types."""
     effects_: EffectTable | None = None
 
     @torch.inference_mode()
@@ -64,9 +64,10 @@ class EffectMixin(DisentModel):
     def _aim(self, plan: Transfer, condition: str, **options: Any) -> Aim | None:
         """Closed-form effect to move means towards; None: the decoder has the last word."""
         if options["recipe"] == BY_DEFAULT:
-            # Without cell types the mean effect may be that of another mixture of cells.
+            # Without cell types the mean effect may be that of another mixture of cells; where
+            # there are no cells of the condition, it is still better than the network alone.
             is_known = reg.setup_argument(self.registry_, "labels_key") is not None
-            options["recipe"] = self.default_anchor if is_known else None
+            options["recipe"] = self.default_anchor if is_known or plan.target < 0 else None
         return None if options["recipe"] is None else Aim(condition, **options)
 
     def _moved(

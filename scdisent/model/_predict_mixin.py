@@ -111,12 +111,13 @@ class PredictMixin(CodesMixin, EffectMixin):
             ``"mean"``: their expectation.
         transfer
             How the decoder's statement is moved; None: the model's default, for DISCoVeR
-            ``"decoder"``. ``"decoder"``: no w, the ratio p(x | z, y') / p(x | z, y) of the
-            invariant head. ``"mean_difference"``: w plus the difference of the conditions' mean w
-            in training; ``"local_difference"``: the same over the ``n_neighbors`` nearest training
-            cells in z; ``"nearest"``: mean w of the nearest training cells of the target;
-            ``"prior"``: mean of p(w | z, y'); ``"swap"``: q(w | x, y'), which keeps the source
-            condition that w reads in x.
+            ``"decoder"`` to conditions of training, ``"mean_difference"`` to others.
+            ``"decoder"``: no w, the ratio p(x | z, y') / p(x | z, y) of the invariant head;
+            ``"mean_difference"``: w plus the difference of the conditions' mean w in training, or
+            of what the prior says; ``"local_difference"``: the same over the ``n_neighbors``
+            nearest training cells in z; ``"nearest"``: mean w of the nearest training cells of the
+            target; ``"prior"``: mean of p(w | z, y'); ``"swap"``: q(w | x, y'), which keeps the
+            source condition that w reads in x.
         noise
             ``"keep"``: abduction, the cell's own noise; ``"fresh"``: a new draw of the decoder.
         n_neighbors
@@ -125,7 +126,8 @@ class PredictMixin(CodesMixin, EffectMixin):
             Recipe of :mod:`scdisent.effects` ("stacked", "ridge", "weighted", "nearest", "mean", or
             "auto": the best of them on cell types of training left out in turn) towards whose mean
             the prediction is moved, cell type by cell type; None: what the decoder says.
-            "default": "auto" for DISCoVeR where setup named cell types, else None.
+            "default": "auto" for DISCoVeR where setup named cell types, and for conditions without
+            cells; else None.
         anchor_weight
             Share of the closed form in that mean; 0 leaves the decoder's.
         n_samples
@@ -231,14 +233,20 @@ class PredictMixin(CodesMixin, EffectMixin):
             )
         self.anchors_ = Anchors(**tensors) if tensors else None
 
-    def _default_transfer(self) -> str:
-        """The invariant head where it sees the condition; it was the better of both on Kang."""
-        return "decoder" if self.module.invariant_head == "z_condition" else "mean_difference"
+    def _default_transfer(self, *, seen: bool) -> str:
+        """The invariant head where it sees the condition; it was the better of both on Kang.
+
+        A condition without cells moves w: there the head, fed with a code that it never saw, was
+        far off on knock-outs of Papalexi.
+        """
+        sees = self.module.invariant_head == "z_condition"
+        return "decoder" if sees and seen else "mean_difference"
 
     def _transfer_to(
         self, condition: str, recipe: str | None, *, n_neighbors: int = 15
     ) -> Transfer:
-        recipe = one_of(recipe or self._default_transfer(), self.transfers, "transfer")
+        seen = str(condition) in self.conditions
+        recipe = one_of(recipe or self._default_transfer(seen=seen), self.transfers, "transfer")
         if recipe == "decoder" and self.module.invariant_head != "z_condition":
             msg = (
                 "transfer='decoder' needs an invariant head that sees the condition. Build the "
@@ -249,7 +257,7 @@ class PredictMixin(CodesMixin, EffectMixin):
             msg = "this model holds no codes of training cells to transfer from: train it again."
             raise SetupError(msg)
         anchors = self.anchors_.to(self.module.device)
-        if str(condition) in self.conditions:
+        if seen:
             return Transfer(recipe, n_neighbors, anchors, self.condition_code(condition))
         self._need_code(str(condition), self.module.code, recipe, may=OF_UNSEEN)
         inputs = self._condition_inputs([str(condition)])

@@ -69,6 +69,23 @@ def test_the_closed_form_of_a_pair_can_lead(pairs):
     assert sm.pearson_delta(*map(expression, (truth, found, source))) > 0.9
 
 
+def test_by_default_w_is_moved_half_way_to_the_closed_form_also_without_cell_types(pairs, kit):
+    model, source, _ = pairs
+    same = {"transfer": "mean_difference", "anchor": "auto", "anchor_weight": 0.5}
+    train = model.adata.copy()
+    for key in [key for key in train.uns if key.startswith("_scvi")]:
+        del train.uns[key]
+    keys = {"condition_key": "condition", "control": "control", "condition_table": parts_table()}
+    scdisent.setup_anndata(train, **keys)
+    untyped = kit.trained(scdisent.DISCoVeR, train)
+    for each in (model, untyped):
+        by_default = each.predict(source, condition=HIDDEN, seed=0)
+        stated = each.predict(source, condition=HIDDEN, seed=0, **same)
+        np.testing.assert_array_equal(by_default.X.toarray(), stated.X.toarray())
+    seen = untyped.predict(source, condition="a", seed=0).uns["scdisent"]["prediction"]
+    assert (seen["transfer"], seen["anchor"]) == ("decoder", "")
+
+
 @pytest.mark.parametrize("recipe", ["prior", "decoder"])
 def test_another_name_with_the_same_row_is_the_same_condition(pairs, recipe):
     model, source, _ = pairs
