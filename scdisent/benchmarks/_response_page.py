@@ -142,10 +142,11 @@ Recipes of `scdisent.effects` (`stacked`, `ridge`, `weighted`, `nearest`, `mean`
 shift the logarithm of each cell by the effect in closed form; "counts" thins or adds counts until
 the mean is reached (`ShiftModel`). DISCoVeR as it predicts by default: its decoder, its mean moved
 half way to that of the recipe that inner cross-validation chose; "network alone": without the
-closed form; "w moved": by the difference of mean codes. Latent arithmetic: scGen's recipe with a
-VAE of this package. scVI: the condition as its batch, decoded under another. biolord 0.0.3:
-condition and cell type as known attributes, log-normalised values, 40 of its 400 epochs (which take
-hours on one core), without its checkpoints, which fail beside scvi-tools 1.4.2.
+closed form; "w moved": by the difference of mean codes, the default where the condition has no
+cells. Latent arithmetic: scGen's recipe with a VAE of this package. scVI: the condition as its
+batch, decoded under another. biolord 0.0.3: condition and cell type as known attributes,
+log-normalised values, 40 of its 400 epochs (which take hours on one core), without its checkpoints,
+which fail beside scvi-tools 1.4.2.
 
 Peers that do not answer beside scvi-tools 1.4.2, and their error: scgen 2.1.0 (`No module named
 'scvi._compat'`), cpa-tools 0.8.1 (`cannot import name 'SaveBestState'`), celldisect 0.2.0b1
@@ -160,8 +161,9 @@ in how many questions (means over seeds) a network is ahead of a baseline, and b
 average, with a 90 % interval over questions (bootstrap).
 
 DISCoVeR's defaults of `predict` (the decoder, half of the closed form) and the columns of `stacked`
-were chosen on the Kang folds themselves, with seed 10, which is not in the tables; the other worlds
-had no part in it. Kang's 5,000 genes are the most variable ones of all its cells.
+were chosen on the Kang folds themselves, with seed 10, which is not in the tables; that w is moved
+to conditions without cells, on Papalexi's genes with that seed; other worlds had no part in it.
+Kang's 5,000 genes are the most variable ones of all its cells.
 
 Kang: 5,000 genes and the sum of all others as one more, so that libraries are those of whole cells.
 
