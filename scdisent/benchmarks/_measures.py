@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scdisent import metrics as sm
+from scdisent.benchmarks._separation import COLUMNS as LATENT_TITLES
 from scdisent.benchmarks._separation import Run as LatentRun
 from scdisent.benchmarks._separation import scores as latent_scores
 from scdisent.benchmarks._swap import swap
@@ -200,16 +201,11 @@ MEASURES: dict[str, Measure] = {
     "separation": Measure(
         separation,
         {
-            "n_informative": "informative",
-            "lsdi_fvh": "LSDI (FVH-LT)",
-            "explained": "explained",
-            "balance": "balance",
-            "concentration": "concentration",
-            "lsdi_dbsr": "LSDI (DBSR-LS)",
-            "adjusted": "LSDI adjusted",
-            "fdr": "FDR",
-            "recall": "recall",
-            "mcc": "MCC",
+            name: LATENT_TITLES[name]
+            for name in (
+                *("n_informative", "lsdi_fvh", "explained", "balance", "concentration"),
+                *("lsdi_dbsr", "adjusted", "fdr", "recall", "mcc"),
+            )
         },
     ),
 }

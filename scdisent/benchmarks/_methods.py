@@ -14,12 +14,11 @@ from sklearn.decomposition import PCA
 
 from scdisent import model as models
 from scdisent.benchmarks._hcsvae import HCSVAE
+from scdisent.benchmarks._separation import KL_CUT, MIN_SHARE
 from scdisent.benchmarks._world import DEPTH, Fit, Latents, Method, World
 from scdisent.tl import decoded_features
 
 N_LATENT, N_DECODED = 10, 30
-KL_CUT, MIN_SHARE = 0.01, 0.01
-"""Nats of a latent, and share of the variance of a component, from which on it is informative."""
 
 Options = Mapping[str, Any]
 

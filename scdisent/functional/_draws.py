@@ -21,8 +21,8 @@ def draw_negative_binomial(
     .. math:: P(x = 0) = (1 + b)^{-a}, \qquad
               P(x = k) = P(x = k - 1)\, \frac{a + k - 1}{k}\, \frac{b}{1 + b},
 
-    and only the others are drawn, by inversion: a fifth of the time of a draw of both laws for
-    every entry where 95 % are zero.
+    and only the others are drawn, by inversion, which spares a draw of both laws for every entry
+    where most are zero.
 
     Parameters
     ----------

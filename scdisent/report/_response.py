@@ -39,8 +39,8 @@ def better(metric: str) -> str:
 def ahead(frame: pd.DataFrame) -> list[str]:
     """In how many metrics each prediction, and the ceiling, is better than the best baseline.
 
-    Values are compared, not ``normalised``, whose sign turns where the ceiling is below the best
-    baseline.
+    Values are compared, not ``normalised``, which is missing where the ceiling is no better than
+    the best baseline.
     """
     metrics = frame["metric"].astype(str).map(better)
     frame = frame.assign(better=metrics, score=frame["value"].where(metrics == "higher"))
@@ -58,7 +58,7 @@ def ahead(frame: pd.DataFrame) -> list[str]:
     if passed:
         notes.append(
             f"The ceiling is no better than the best baseline for {', '.join(passed)}: there these "
-            "cells cannot tell methods apart, and normalised means nothing."
+            "cells cannot tell methods apart, and normalised is left empty."
         )
     baselines = list(frame.loc[frame["kind"] == "baseline", "method"].unique())
     if len(baselines) == 1:
