@@ -18,6 +18,7 @@ _EXPORTS = {
     "ConditionTable": "scdisent.conditions",
     "DISCoVeR": "scdisent.model",
     "ShiftModel": "scdisent.model",
+    "load": "scdisent.model",
     "setup_anndata": "scdisent.model",
     "ScDisentError": "scdisent._errors",
     "ScDisentWarning": "scdisent._errors",

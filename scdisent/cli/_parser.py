@@ -9,7 +9,7 @@ from scdisent import __version__
 from scdisent.benchmarks import STUDIES, SUITES
 
 VERBS, DEMO = "scdisent.cli._verbs", "scdisent.cli._demo"
-MODELS = {"discover": "DISCoVeR"}
+MODELS = {"bfvae": "BFVAE", "cggan": "CGGAN", "cgvae": "CGVAE", "discover": "DISCoVeR"}
 """Names of the models on the command line, and their classes."""
 
 EXAMPLES = {
@@ -100,6 +100,7 @@ def _train(verbs: Any) -> None:
     _add_texts(
         parser,
         {
+            "--condition-key": "obs column of the condition; only bfvae does without",
             "--control": "level of the condition that is the reference",
             "--labels-key": "obs column of the cell type; optional",
             "--sample-key": "obs column of the donor or replicate",
@@ -108,10 +109,18 @@ def _train(verbs: Any) -> None:
             "--layer": "layer with the values of the likelihood; default: X",
         },
     )
-    parser.add_argument("--condition-key", required=True, help="obs column of the condition")
-    parser.add_argument("--model", choices=sorted(MODELS), default="discover")
-    parser.add_argument("--likelihood", default="nb", help="nb, zinb, poisson, normal, bernoulli")
-    parser.add_argument("--preset", default="default", help="default or paper")
+    parser.add_argument(
+        "--model", choices=sorted(MODELS), default="discover", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--likelihood",
+        default="nb",
+        help="nb, zinb, poisson, normal or bernoulli; default: %(default)s",
+    )
+    parser.add_argument(
+        "--preset", default="default", help="default, paper, or another one of the model"
+    )
+    parser.add_argument("--n-latent", type=positive, metavar="N", help="latents of a block")
     parser.add_argument("--max-epochs", type=positive, default=None, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model-dir", type=Path, required=True, metavar="DIR")

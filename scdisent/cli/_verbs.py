@@ -17,9 +17,10 @@ def train(args: Namespace) -> None:
     refuse_outputs(args.out, args.model_dir, source=args.input, overwrite=args.overwrite)
     adata = read_cells(args.input)
     scdisent.setup_anndata(adata, **{key: getattr(args, key) for key in KEYS})
-    model = getattr(scdisent, MODELS[args.model])(
-        adata, likelihood=args.likelihood, preset=args.preset, seed=args.seed
-    )
+    options = {"likelihood": args.likelihood, "preset": args.preset, "seed": args.seed}
+    if args.n_latent is not None:
+        options["n_latent"] = args.n_latent
+    model = getattr(scdisent, MODELS[args.model])(adata, **options)
     model.train(args.max_epochs, seed=args.seed)
     scdisent.tl.embed(adata, model)
     model.save(args.model_dir, overwrite=args.overwrite)
@@ -30,7 +31,7 @@ def train(args: Namespace) -> None:
 def predict(args: Namespace) -> None:
     """Predict cells under another condition."""
     refuse_outputs(args.out, source=args.input, overwrite=args.overwrite)
-    model = load_model(args.model_dir)
+    model = loaded(args.model_dir, "predict")
     cells = chosen_cells(read_cells(args.input), args.cells)
     predicted = model.predict(
         cells,
@@ -47,7 +48,7 @@ def predict(args: Namespace) -> None:
 def score(args: Namespace) -> None:
     """Audit a model on cells; codes and tables go into a copy of the file."""
     refuse_outputs(args.out, args.table, source=args.input, overwrite=args.overwrite)
-    model = load_model(args.model_dir)
+    model = loaded(args.model_dir, "get_latent_representation")
     adata = read_cells(args.input)
     scdisent.tl.embed(adata, model)
     table = scdisent.tl.score(adata, model, max_cells=args.max_cells, seed=args.seed)
@@ -55,7 +56,8 @@ def score(args: Namespace) -> None:
     if args.table is not None:
         write_table(table, args.table)
     print(table.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
-    print(adata.uns["scdisent"]["statement"])
+    if "statement" in adata.uns["scdisent"]:
+        print(adata.uns["scdisent"]["statement"])
     _say_where(args.out, args.table)
 
 
@@ -68,12 +70,12 @@ def report(args: Namespace) -> None:
         if args.data is None:
             msg = f"{args.input} is a folder. Pass the cells of its model with --data CELLS.h5ad."
             raise FileError(msg)
-        model, cells = load_model(args.input), args.data
+        model, cells = scdisent.load(args.input), args.data
     elif args.data is not None:
         msg = f"--data goes with a model folder, but {args.input} is none."
         raise FileError(msg)
     adata = read_cells(cells)
-    if model is not None and "embed" not in adata.uns.get("scdisent", {}):
+    if model is not None and model.representations and "embed" not in adata.uns.get("scdisent", {}):
         scdisent.tl.embed(adata, model)
     scdisent.report.write(adata, model, out=args.out, title=args.title, seed=args.seed)
     _say_where(args.out)
@@ -108,9 +110,13 @@ def bench(args: Namespace) -> None:
     )
 
 
-def load_model(folder: Path) -> Any:
-    """Model of a folder, without data."""
-    return scdisent.DISCoVeR.load(folder)
+def loaded(folder: Path, needed: str) -> Any:
+    """Model of a folder, if it can do what is asked."""
+    model = scdisent.load(folder)
+    if not hasattr(model, needed):
+        msg = f"{folder} holds a {type(model).__name__}, which has no {needed}."
+        raise ScDisentError(msg)
+    return model
 
 
 def chosen_cells(adata: Any, rule: str | None) -> Any:

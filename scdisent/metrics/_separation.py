@@ -99,9 +99,10 @@ def lsdi(
         Con = 1 - \frac{\sum_j c_j H(v_{\cdot j})}{\ln K_a}, \qquad
         LSDI = E\, \max(0, Bal + Con - 1) = E\, \frac{I(\text{latent}; \text{feature})}{\ln K_a}
 
-    and 0 if :math:`K_a < 2` or E = 0. It is the normalised mutual information of "which feature"
-    and "which latent drives it". A low index has three causes: little explained, one latent for
-    all, or latents that share features; so read the parts beside it.
+    0 if :math:`K_a < 2` or E = 0, and NaN if no feature is scored. It is the normalised mutual
+    information of "which feature" and "which latent drives it". A low index has three causes:
+    little explained, one latent for all, or latents that share features; so read the parts beside
+    it.
 
     Noise does not give 0: random associations of 5 latents give about 0.2. ``null`` permutes
     associations, and ``adjusted`` subtracts it. Permuting each column, over latents, keeps the
@@ -151,7 +152,10 @@ def lsdi(
         msg = f"n_null={n_null}, but it must be at least 0."
         raise OptionError(msg)
     table, ceiling, mass = _read(association, informative, total=total, weights=weights)
-    parts = _index(table, total=ceiling, weights=mass)
+    if not table.shape[1]:
+        n_null, parts = 0, _Parts(*[float("nan")] * 4)
+    else:
+        parts = _index(table, total=ceiling, weights=mass)
     rng = np.random.default_rng(seed)
     axis = 0 if permute == "columns" else 1
     draws = [
@@ -340,7 +344,8 @@ def _read(
         raise InputDataError(msg)
     ceiling = np.broadcast_to(ceiling, n_features)[scored]
     mass = mass[scored]
-    if not (ceiling >= 0).all() or not (mass >= 0).all() or mass.sum() == 0:
+    has_weight = mass.sum() > 0 or not scored.any()
+    if not (ceiling >= 0).all() or not (mass >= 0).all() or not has_weight:
         msg = "total and weights must not be negative, and some scored feature needs a weight."
         raise InputDataError(msg)
-    return table[keep][:, scored], ceiling, mass / mass.sum()
+    return table[keep][:, scored], ceiling, mass / (mass.sum() or 1.0)

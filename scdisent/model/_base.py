@@ -433,7 +433,7 @@ class DisentModel(BaseModelClass):
         ModelFileError
             If a file is missing, cut, altered, of another class or of a newer format.
         """
-        return load_folder(cls, Path(dir_path), adata=adata, device=device)
+        return load_folder((cls,), Path(dir_path), adata=adata, device=device)
 
     def _arguments(self) -> dict[str, Any]:
         """What the model was built with, beside its cells."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +52,12 @@ def save_folder(model: "DisentModel", folder: Path, *, overwrite: bool) -> None:
 
 
 def load_folder(
-    cls: type["DisentModel"], folder: Path, *, adata: AnnData | None, device: str
+    classes: Sequence[type["DisentModel"]], folder: Path, *, adata: AnnData | None, device: str
 ) -> "DisentModel":
-    """Verify every byte, rebuild the model, load its weights."""
+    """Verify every byte, rebuild a model of one of the classes, load its weights."""
     files = _read_verified(folder)
-    described = _described(cls, files[DESCRIPTION], folder)
+    described = _described(files[DESCRIPTION], folder)
+    cls = _class_of(described, classes, folder)
     registry = described["registry"]
     if adata is not None:
         cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
@@ -131,18 +132,14 @@ def _read_verified(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _described(cls: type["DisentModel"], content: bytes, folder: Path) -> dict[str, Any]:
-    """Description of a model of this class, in a format that this version reads."""
+def _described(content: bytes, folder: Path) -> dict[str, Any]:
+    """Description of a model, in a format that this version reads."""
     try:
         described: dict[str, Any] = json.loads(content, object_hook=_decode)
-        name, number = described["class"], described["format"]
-        version = described["versions"]["scdisent"]
+        number, version = described["format"], described["versions"]["scdisent"]
     except (ValueError, KeyError, TypeError) as error:
         msg = f"{folder / DESCRIPTION} does not describe a scdisent model: {error!r}."
         raise ModelFileError(msg) from error
-    if name != cls.__name__:
-        msg = f"{folder} holds a {name}, not a {cls.__name__}. Use scdisent.{name}.load."
-        raise ModelFileError(msg)
     if number > FORMAT:
         msg = (
             f"{folder} has format {number}, written by scdisent {version}; this scdisent "
@@ -150,6 +147,19 @@ def _described(cls: type["DisentModel"], content: bytes, folder: Path) -> dict[s
         )
         raise ModelFileError(msg)
     return described
+
+
+def _class_of(
+    described: Mapping[str, Any], classes: Sequence[type["DisentModel"]], folder: Path
+) -> type["DisentModel"]:
+    name, known = described.get("class"), {cls.__name__: cls for cls in classes}
+    if name not in known:
+        msg = (
+            f"{folder} holds a {name}, not a {' or '.join(known)}. scdisent.load reads a model of "
+            "any class."
+        )
+        raise ModelFileError(msg)
+    return known[name]
 
 
 def _portable(value: torch.Tensor) -> torch.Tensor:

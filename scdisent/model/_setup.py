@@ -1,6 +1,7 @@
-"""One registration for all models."""
+"""One registration for all models, and one way to read any of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from anndata import AnnData
@@ -11,6 +12,7 @@ from scdisent.model._bfvae import BFVAE
 from scdisent.model._cggan import CGGAN
 from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
+from scdisent.model._files import load_folder
 from scdisent.model._manager import build_manager, plain_table
 from scdisent.model._shift import ShiftModel
 
@@ -80,6 +82,28 @@ def setup_anndata(
     )
     for model in REGISTERED:
         model.register_manager(manager)
+
+
+def load(dir_path: str | Path, adata: AnnData | None = None, *, device: str = "cpu") -> DisentModel:
+    """Read a model folder, whichever class of the package wrote it.
+
+    ``Model.load`` is the same for one class. Nothing in the folder is executed or unpickled.
+
+    Parameters
+    ----------
+    dir_path
+        Folder written by ``model.save``.
+    adata
+        Cells to attach; None: every getter then needs ``adata=``.
+    device
+        Where the weights go.
+
+    Raises
+    ------
+    ModelFileError
+        If a file is missing, cut, altered, of another package or of a newer format.
+    """
+    return load_folder(REGISTERED, Path(dir_path), adata=adata, device=device)
 
 
 def _plain(value: object) -> object:

@@ -72,7 +72,7 @@ def lsdi(
     Raises
     ------
     InputDataError
-        If there are no results.
+        If there are no results, or no gene could be scored.
     """
     call = "tl.lsdi(adata)"
     rows = lsdi_rows(stored(adata, "lsdi", key=key, call=call))
@@ -92,6 +92,9 @@ def lsdi_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of the table of ``tl.lsdi`` as drawn from top: by block, then by tool."""
     if not len(frame):
         msg = "The table of tl.lsdi is empty. Call tl.fvh_lt or tl.dbsr_ls, then tl.lsdi, again."
+        raise InputDataError(msg)
+    if frame["value"].isna().all():
+        msg = "No gene could be scored (tl.lsdi is NaN): there is nothing to draw. Train longer."
         raise InputDataError(msg)
     blocks = list(dict.fromkeys(frame["block"].astype(str)))
     place = frame["block"].astype(str).map(blocks.index)

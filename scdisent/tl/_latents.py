@@ -1,5 +1,6 @@
 """What each latent dimension drives, and how well the dimensions are separated."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from scdisent import metrics as sm
 from scdisent._constants import UNS_KEY
-from scdisent._errors import SetupError, one_of
+from scdisent._errors import ScDisentWarning, SetupError, one_of
 from scdisent.tl._space import LatentSpace, need_results, read_space, spread_cells
 
 MIN_MEAN = 0.02
@@ -194,7 +195,8 @@ def lsdi(adata: AnnData, *, key_added: str = UNS_KEY, seed: int = 0) -> pd.DataF
     -------
     A row for each tool and block (and ``"all"``, and the mean of both tools):
     ``tool, block, value, explained, balance, concentration, n_informative, null, adjusted``; also
-    ``uns[<key>]["lsdi"]``. ``uns[<key>]["lsdi_by_cut"]`` shows how it depends on the KL cut.
+    ``uns[<key>]["lsdi"]``. ``uns[<key>]["lsdi_by_cut"]`` shows how it depends on the KL cut. All is
+    NaN, with a warning, where no gene could be scored by every tool.
 
     Raises
     ------
@@ -250,6 +252,12 @@ def _associations(
         msg = f"adata.varm holds no scores of latents. Run {CALL} first."
         raise SetupError(msg)
     unscored = np.any([np.isnan(table).any(axis=0) for table, _ in found.values()], axis=0)
+    if unscored.all():
+        msg = (
+            "No gene varies enough in what the model decodes to be scored: the separation index is "
+            "NaN. Train longer."
+        )
+        warnings.warn(msg, ScDisentWarning, stacklevel=3)
     return {
         tool: (np.where(unscored, np.nan, table), total) for tool, (table, total) in found.items()
     }

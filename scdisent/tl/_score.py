@@ -283,3 +283,5 @@ def _store(adata: AnnData, table: pd.DataFrame, audits: Mapping[str, sm.Leakage]
         results["leakage"] = pd.concat(frames, ignore_index=True)
     if "invariant" in audits:
         results["statement"] = str(audits["invariant"].equivalent())
+    elif audits:
+        results.pop("statement", None)  # of another model

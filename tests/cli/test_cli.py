@@ -14,7 +14,7 @@ import scdisent
 from scdisent.cli import build_parser, main
 from scdisent.cli._files import whole_file
 from scdisent.cli._main import plain_messages
-from scdisent.cli._parser import EXAMPLES
+from scdisent.cli._parser import EXAMPLES, MODELS
 
 TINY = {
     "n_cells": 200,
@@ -113,6 +113,27 @@ def test_doses_can_be_trained_on_and_predicted(tmp_path):
     assert not found.obs["scdisent_seen"].any()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_trained_scored_and_reported(name, tmp_path, folder):
+    out, model, page = (tmp_path / n for n in ("out.h5ad", "model", "page.html"))
+    keys = () if name == "bfvae" else ("--condition-key", "condition", "--control", "control")
+    fit = ("--max-epochs", 1, "--n-latent", 4, "--model-dir", model, "--out", out)
+    assert run("train", folder / "cells.h5ad", *keys, "--model", name, *fit) == 0
+    fitted = scdisent.load(model)
+    assert type(fitted).__name__ == MODELS[name]
+    trained = ad.read_h5ad(out)
+    for block in fitted.representations:
+        codes = fitted.get_latent_representation(trained, representation=block)
+        np.testing.assert_array_equal(trained.obsm[f"X_scdisent_{block}"], codes)
+        assert codes.shape[1] <= 4
+    scored = tmp_path / "scored.h5ad"
+    assert run("score", out, "--model-dir", model, "--out", scored, "--max-cells", 100) == 0
+    stored = ad.read_h5ad(scored).uns["scdisent"]["scores"]
+    assert ("leakage" in set(stored["metric"])) == (name != "bfvae")
+    assert run("report", model, "--data", scored, "-o", page) == 0
+    assert f"<title>{MODELS[name]} on 200 cells</title>" in page.read_text(encoding="utf-8")
+
+
 def test_report_is_made_of_scored_cells_and_of_a_model_folder(folder, capsys):
     before = digest(folder / "trained.h5ad"), digest(folder / "cells.h5ad")
     first, second = folder / "first.html", folder / "second.html"
@@ -148,6 +169,18 @@ def test_the_command_works_from_a_shell(folder):
 # --- bad input --------------------------------------------------------------------------------
 
 
+def other_models(folder):
+    """Folders of a model that predicts nothing and of one without codes."""
+    paths = folder / "single", folder / "closed"
+    cells = ad.read_h5ad(folder / "cells.h5ad")
+    scdisent.setup_anndata(cells, condition_key="condition", control="control")
+    scdisent.BFVAE(cells, n_latent=2).save(paths[0])
+    shift = scdisent.ShiftModel(cells)
+    shift.train()
+    shift.save(paths[1])
+    return paths
+
+
 def bad_input(folder):
     """Name of a case, arguments, what the message says; nothing may be written."""
     cells, model = folder / "cells.h5ad", folder / "model"
@@ -164,6 +197,7 @@ def bad_input(folder):
         (broken / path.name).write_bytes(path.read_bytes())
     weights = broken / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
+    single, closed = other_models(folder)
     out, new = ("--out", folder / "new.h5ad"), ("--model-dir", folder / "new")
     use = ("--model-dir", model)
     train = ("train", cells, "--condition-key", "condition")
@@ -188,6 +222,15 @@ def bad_input(folder):
         "broken model": (("score", cells, "--model-dir", broken, *out), "hashes differ"),
         "unknown condition": (("predict", cells, *use, "--condition", "b", *out), "'stimulated'"),
         "already there": ((*predict, *out), "already carry"),
+        "model without prediction": (
+            ("predict", cells, "--model-dir", single, "--condition", "stimulated", *out),
+            "holds a BFVAE, which has no predict",
+        ),
+        "model without codes": (
+            ("score", cells, "--model-dir", closed, *out),
+            "holds a ShiftModel, which has no get_latent_representation",
+        ),
+        "no condition": (("train", cells, *out, *new), "condition_key"),
         "no such kind": ((*predict, "--cells", "condition=control", "--kind", "x", *out), "'mean'"),
         "no such column of cells": ((*predict, "--cells", "drug=a", *out), "no column 'drug'"),
         "no such level of cells": ((*predict, "--cells", "donor=a", *out), "'donor_0'"),
@@ -230,7 +273,8 @@ NAMES = [
     "missing file", "folder as file", "no HDF5", "cut file", "another format", "negative values",
     "no such column", "no such control", "no such layer", "no such preset", "no such likelihood",
     "output exists", "model exists", "output is input", "no model", "broken model",
-    "unknown condition", "already there", "no such kind", "no such column of cells",
+    "unknown condition", "already there", "model without prediction", "model without codes",
+    "no condition", "no such kind", "no such column of cells",
     "no such level of cells", "report without results", "report of a folder alone",
     "report of two files", "report exists", "report over its cells", "no such suite",
     "suite is no file", "study with seeds",

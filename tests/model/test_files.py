@@ -246,8 +246,20 @@ def test_files_of_two_models_do_not_mix(kit, folder, tmp_path):
 
 def test_a_model_of_another_class_names_the_class_to_use(folder):
     resealed(folder, **{"class": "BFVAE"})
-    with pytest.raises(ModelFileError, match=r"holds a BFVAE.*scdisent\.BFVAE\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a BFVAE, not a .*scdisent\.load"):
         scdisent.DISCoVeR.load(folder)
+
+
+def test_a_folder_of_any_class_is_read_by_its_name(kit, folder, tmp_path):
+    other = kit.trained(scdisent.BFVAE, kit.ready())
+    other.save(tmp_path / "other")
+    for path, cls in ((folder, scdisent.DISCoVeR), (tmp_path / "other", scdisent.BFVAE)):
+        found = scdisent.load(path)
+        assert type(found) is cls
+        kit.assert_equal_weights(kit.weights(found), kit.weights(cls.load(path)))
+    resealed(folder, **{"class": "Foreign"})
+    with pytest.raises(ModelFileError, match="holds a Foreign, not a DISCoVeR or .*ShiftModel"):
+        scdisent.load(folder)
 
 
 def test_a_newer_format_says_to_update(folder):

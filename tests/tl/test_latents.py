@@ -13,8 +13,8 @@ from torch.distributions import Normal, kl_divergence
 
 import scdisent
 from scdisent import metrics as sm
-from scdisent import tl
-from scdisent._errors import OptionError, SetupError
+from scdisent import pl, tl
+from scdisent._errors import InputDataError, OptionError, ScDisentWarning, SetupError
 from scdisent.datasets import simulate_conditions, simulate_factors
 from scdisent.tl._foreign import readable
 from scdisent.tl._space import LatentSpace, spread_cells
@@ -344,6 +344,18 @@ def test_noise_of_counts_is_not_held_against_the_latents():
     frame = scored(*counts_world(n_cells=2000))
     assert of(frame, "dbsr_ls")["explained"] == pytest.approx(1)
     assert of(frame, "fvh_lt")["value"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_decoder_that_says_the_same_of_all_cells_has_no_index(tmp_path):
+    adata, model = counts_world()
+    model.loadings *= 1e-4
+    with pytest.warns(ScDisentWarning, match="No gene varies enough"):
+        frame = scored(adata, model)
+    assert frame[["value", "explained", "null", "adjusted"]].isna().all(axis=None)
+    assert adata.uns["scdisent"]["lsdi_by_cut"]["value"].isna().all()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputDataError, match="No gene could be scored"):
+        pl.lsdi(adata)
 
 
 def test_missing_and_mixed_results_are_named():
