@@ -398,3 +398,12 @@ _ROWS = (
 
 METRICS: Mapping[str, MetricSpec] = MappingProxyType({row.name: row for row in _ROWS})
 """Name to specification of every metric."""
+
+_VARIANTS = ("_top", "_perturbed", "_weighted")
+
+
+def spec_of(name: str) -> MetricSpec | None:
+    """Specification of a metric by the name it has in tables; None for an unknown one."""
+    for variant in _VARIANTS:
+        name = name.removesuffix(variant)
+    return METRICS.get(name)

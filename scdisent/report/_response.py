@@ -7,7 +7,7 @@ import pandas as pd
 
 from scdisent import pl
 from scdisent._constants import UNS_KEY
-from scdisent.metrics import METRICS
+from scdisent.metrics._spec import spec_of
 from scdisent.pl._benchmark import SHOWN
 from scdisent.report._html import figure, items, missing, number, read, table
 from scdisent.report._source import Source
@@ -20,7 +20,6 @@ CHECK = (
     f"adata.uns[{UNS_KEY!r}]['response_check'] = scdisent.tl.check_response(model).reset_index()"
 )
 NEEDED = ("method", "kind", "metric", "value")
-VARIANTS = ("_top", "_perturbed", "_weighted")
 HEADS = {"low": "90 % from", "high": "90 % to", "better": "better is", "mse": "error (mse)"}
 
 
@@ -31,9 +30,8 @@ def response(source: Source) -> str:
 
 def better(metric: str) -> str:
     """Whether a metric is better when higher or lower; empty for an unknown one."""
-    for variant in VARIANTS:
-        metric = metric.removesuffix(variant)
-    return METRICS[metric].direction if metric in METRICS else ""
+    spec = spec_of(metric)
+    return "" if spec is None else spec.direction
 
 
 def ahead(frame: pd.DataFrame) -> list[str]:
