@@ -14,6 +14,7 @@ from scdisent.benchmarks._suite import Data, Method, Run, Suite
 
 SETUP_KEYS = ("condition_key", "control", "layer", "labels_key", "batch_key", "sample_key")
 _TOP = {"title": str, "about": str, "seeds": list, "measures": list, "data": dict, "method": dict}
+_OPTIONAL: dict[str, type] = {"reference": str}
 _DATA = {
     "make": str,
     "options": dict,
@@ -65,12 +66,14 @@ def read_suite(path: Path, *, seeds: Sequence[int] | None = None) -> Suite:
         msg = f"{path} is not a TOML file: {error}."
         raise OptionError(msg) from error
     where = f"suite {path.name}"
-    _check(found, _TOP, where, needed=_TOP)
+    _check(found, {**_TOP, **_OPTIONAL}, where, needed=_TOP)
     _check_names(found["measures"], MEASURES, f"{where}, measures")
     data = [_data(name, found["data"][name], where) for name in found["data"]]
     methods = [_method(name, found["method"][name], where) for name in found["method"]]
     for method in methods:
         _check_names(method.data, found["data"], f"{where}, [method.{method.name!r}] data")
+    if "reference" in found:
+        _check_names([found["reference"]], found["method"], f"{where}, reference")
     return Suite(
         path.stem,
         found["title"],
@@ -79,6 +82,7 @@ def read_suite(path: Path, *, seeds: Sequence[int] | None = None) -> Suite:
         tuple(found["measures"]),
         tuple(data),
         tuple(methods),
+        found.get("reference"),
     )
 
 

@@ -62,3 +62,5 @@ class Suite:
     measures: tuple[str, ...]
     data: tuple[Data, ...]
     methods: tuple[Method, ...]
+    reference: str | None = None
+    """Method whose leakage and preservation the page compares with those of all others."""

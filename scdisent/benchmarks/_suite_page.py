@@ -5,45 +5,22 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from scipy import stats
 
 from scdisent.benchmarks._measures import MEASURES
 from scdisent.benchmarks._report import environment
 from scdisent.benchmarks._runs import Performed
 from scdisent.benchmarks._suite import Suite
+from scdisent.benchmarks._verdict import cell, first_known, interval, section
 from scdisent.pl._figure import COLORS, GREY, figure_of, panels, tidy
 
-SHARE = 0.9
-"""Of the intervals."""
 MAX_COLUMNS = 8
 """Of one table, unless a measure alone has more."""
 ACROSS = {"leak_accuracy": "condition read from z", "mse": "mean squared error"}
 UP = {"kept_accuracy": "shared factor read from z", "kept_r2": "shared factor from z, R2"}
 """What a panel shows: the first that the data set has."""
-
-
-def interval(values: pd.Series) -> tuple[float, float, float]:
-    """Mean, and the ends of its interval by Student's t; a single value has none (NaN)."""
-    known = values.dropna().to_numpy(dtype=float)
-    if len(known) < 2:
-        return (float(known.mean()) if len(known) else np.nan), np.nan, np.nan
-    mean, error = known.mean(), stats.sem(known)
-    half = stats.t.ppf((1 + SHARE) / 2, len(known) - 1) * error
-    return float(mean), float(mean - half), float(mean + half)
-
-
-def cell(values: pd.Series) -> str:
-    """Mean and interval as text; "n/a" where no seed has an answer."""
-    mean, low, high = interval(values)
-    if np.isnan(mean):
-        return "n/a"
-    digits = 1 if abs(mean) >= 10 else 3
-    shown = f"{mean:.{digits}f}"
-    return shown if np.isnan(low) else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def tables_of(rows: pd.DataFrame, measures: Sequence[str]) -> str:
@@ -68,7 +45,7 @@ def _table(rows: pd.DataFrame, titles: Mapping[str, str]) -> str:
         "| --- |" + " ---: |" * (len(titles) + 1),
     ]
     for method, own in rows.groupby("method", sort=False):
-        cells = [cell(own[name]) for name in titles]
+        cells = [cell(interval(own[name])) for name in titles]
         lines.append(f"| {method} | {len(own)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -88,6 +65,8 @@ def write(suite: Suite, done: Performed, out: Path, *, command: str) -> None:
         parts.append(f"![Methods on each data set]({suite.name}.png)\n")
         for name, own in done.rows.groupby("data", sort=False):
             parts.append(f"## {name}\n\n{tables_of(own, suite.measures)}\n")
+        if suite.reference is not None:
+            parts.append(section(done.rows, suite.reference))
     if done.failed:
         lines = [f"- {outcome.task.run}: {outcome.error}" for outcome in done.failed]
         parts.append("## Without a result\n\n" + "\n".join(lines) + "\n")
@@ -110,7 +89,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     axes = panels(1, len(names), axes=None, size=(3.2, 3.0))
     for ax, name in zip(axes, names, strict=True):
         own = rows[rows["data"] == name]
-        across, up = (_first(own, known) for known in (ACROSS, UP))
+        across, up = (first_known(own, tuple(known)) for known in (ACROSS, UP))
         ax.set_title(name, fontsize=9.5)
         tidy(ax)
         if across and up:
@@ -137,11 +116,6 @@ def _draw(ax: Axes, rows: pd.DataFrame, across: str, up: str, color: dict[str, s
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
     ax.set_xlabel(ACROSS[across], fontsize=9)
     ax.set_ylabel(UP[up], fontsize=9)
-
-
-def _first(rows: pd.DataFrame, known: dict[str, str]) -> str:
-    """First column of which a method has a value; empty if none."""
-    return next((name for name in known if name in rows and rows[name].notna().any()), "")
 
 
 LEGEND = """Mean over seeds and its 90 % interval (Student's t; none for a single seed); "n/a": the

@@ -17,7 +17,7 @@ from anndata import AnnData
 
 from scdisent import ScDisentError, benchmarks
 from scdisent.benchmarks import _runs as engine
-from scdisent.benchmarks import _suite_page as page
+from scdisent.benchmarks import _verdict as verdict
 from scdisent.benchmarks._catalogue import FOLDER
 from scdisent.benchmarks._data import LOADERS, content_hash, make_world
 from scdisent.benchmarks._methods import MAKERS
@@ -89,6 +89,7 @@ def assert_same_table(first, second):
         ('make = "PCA"', 'make = "PCA"\ndata = ["x"]', "'x' is not known. Known: cells"),
         ('make = "PCA"', 'make = "PCA"\ntrain = { a = 1 }', "'PCA' has no training"),
         ('make = "PCA"', "", r"\[method.'components'\] lacks make"),
+        ("seeds =", 'reference = "x"\nseeds =', "'x' is not known. Known: components, ours"),
         ("[method.ours]", "[method.ours", "is not a TOML file"),
     ],
 )
@@ -357,14 +358,66 @@ def test_the_page_says_what_does_not_apply_and_how_sure_it_is(suite, tmp_path):
     titles = [each.strip() for each in header.strip("|").split("|")]
     assert cells[titles.index("swap: condition of w")] == "n/a"
     assert cells[titles.index("NLL")] == "n/a"
-    assert cells[titles.index("MSE")] == page.cell(components["mse"])
+    assert cells[titles.index("MSE")] == verdict.cell(verdict.interval(components["mse"]))
     assert "`scdisent bench tiny.toml --out out`" in text
     assert (out / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say(rng):
-    found = [page.interval(pd.Series(rng.standard_normal(3)))[1:] for _ in range(2_000)]
+    found = [verdict.interval(pd.Series(rng.standard_normal(3)))[1:] for _ in range(2_000)]
     low, high = np.array(found).T
     assert np.mean((low < 0) & (high > 0)) == pytest.approx(0.9, abs=0.02)
-    assert page.cell(pd.Series([np.nan])) == "n/a"
-    assert page.cell(pd.Series([0.5])) == "0.500"
+    assert verdict.cell(verdict.interval(pd.Series([np.nan]))) == "n/a"
+    assert verdict.cell(verdict.interval(pd.Series([0.5]))) == "0.500"
+
+
+def compared(rng, leak, kept, *, noise=0.01, n_seeds=3):
+    """Rows of "ours" and "theirs", which leaks and keeps so much more."""
+    seeds = range(n_seeds)
+    shared = rng.normal(0.7, 0.1, size=n_seeds)  # a hard seed is hard for both
+    rows = [
+        {
+            "data": "cells",
+            "method": method,
+            "seed": seed,
+            "leak_accuracy": shared[seed] + more[0] + rng.normal(0, noise),
+            "kept_r2": shared[seed] + more[1] + rng.normal(0, noise),
+            "kept_accuracy": np.nan,
+        }
+        for method, more in (("ours", (0, 0)), ("theirs", (leak, kept)))
+        for seed in seeds
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("leak", "kept", "expected"),
+    [
+        (0.2, -0.2, verdict.AHEAD),
+        (0.2, 0, verdict.AHEAD),
+        (0, -0.2, verdict.AHEAD),
+        (-0.2, 0.2, verdict.BEHIND),
+        (-0.2, 0, verdict.BEHIND),
+        (0, 0.2, verdict.BEHIND),
+        (0.2, 0.2, verdict.TRADE),
+        (-0.2, -0.2, verdict.TRADE),
+        (0, 0, verdict.OPEN),
+    ],
+)
+def test_a_verdict_is_what_was_planted(rng, leak, kept, expected):
+    found = [
+        pair.verdict for _ in range(60) for pair in verdict.pairs(compared(rng, leak, kept), "ours")
+    ]
+    assert len(found) == 60
+    assert np.mean([each == expected for each in found]) > 0.75  # each interval errs one in ten
+    text = verdict.section(compared(rng, leak, kept, noise=0), "ours")
+    assert ("Target missed" in text) == (expected == verdict.BEHIND)
+
+
+def test_a_method_without_an_answer_and_a_single_seed_get_no_verdict(rng):
+    rows = compared(rng, -0.5, 0.5, n_seeds=1)
+    assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.OPEN]
+    rows.loc[rows["method"] == "theirs", "leak_accuracy"] = np.nan
+    assert verdict.pairs(rows, "ours") == []
+    assert verdict.section(rows, "ours") == ""
+    assert verdict.section(rows.drop(columns="leak_accuracy"), "ours") == ""
