@@ -41,6 +41,8 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     **{name: [("", {})] for name in PEERS},
 }
 """Predictions of each network, by what is added to its name."""
+ANCHORED = (", anchored", {"anchor": "auto"})
+"""DISCoVeR where it does not move means by itself: seen conditions without cell types."""
 N_SMALLEST = 3
 """Conditions of a split from which on it is asked whether they are told apart."""
 AUTO_COUNTS = "auto, counts"
@@ -68,7 +70,14 @@ class Fitted:
         predict = partial(self.model.predict, source, condition=question.condition, seed=self.seed)
         if self.name == SHIFT:
             return self._baselines(source, question, predict)
-        return {f"{self.name}{title}": predict(**options) for title, options in VARIANTS[self.name]}
+        variants = list(VARIANTS[self.name])
+        has_types = self.model.registry_["setup_args"].get("labels_key") is not None
+        if self.name == "DISCoVeR" and not has_types and self._knows(question.condition):
+            variants.append(ANCHORED)
+        return {f"{self.name}{title}": predict(**options) for title, options in variants}
+
+    def _knows(self, condition: str) -> bool:
+        return condition in self.model.conditions
 
     @property
     def own_name(self) -> str:
@@ -97,7 +106,7 @@ class Fitted:
     ) -> Predictions:
         """Recipes over cell types for a seen condition, over conditions for an unseen one."""
         found: Predictions = {}
-        if question.condition in self.model.conditions:
+        if self._knows(question.condition):
             one_group = len(self.model.effects_.groups) == 1
             for recipe in ("mean",) if one_group else GROUP_RECIPES:
                 found[recipe] = self._shifted(source, question, recipe=recipe)
