@@ -1,13 +1,18 @@
 """The page of the response benchmark: means, and in how many questions networks lead."""
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from scdisent.benchmarks._peers import PEERS
+from scdisent.benchmarks._response_targets import targets
 from scdisent.benchmarks._unseen import WORLDS
 from scdisent.tl._response import NO_CHANGE
 
+COUNTS = ", counts"
+"""Ending of closed forms that make counts."""
 RANK, COVERAGE = "discrimination_rank", "coverage"
 OWN = ("DISCoVeR", "CG-VAE")
 NETWORKS = (*OWN, *PEERS)
@@ -29,7 +34,9 @@ COLUMNS = {
 
 def write_page(table: pd.DataFrame, where: str) -> str:
     table = table.assign(group=table["group"].fillna("").astype(str))  # empty ones are read as NaN
-    parts = [HEAD.format(environment=where)]
+    peers = [text for name, text in ABOUT_PEERS.items() if name in set(table["method"])]
+    about = fill(" ".join(["", *peers]).strip(), 100)
+    parts = [HEAD.format(environment=where, peers=f"{about}\n"), targets(table)]
     for name, world in WORLDS.items():
         own = table[table["world"] == name]
         if len(own):
@@ -99,15 +106,21 @@ def _ahead(scored: pd.DataFrame) -> list[str]:
     networks = [
         name for kind, name in kinds if kind == "prediction" and name.split(",")[0] in NETWORKS
     ]
-    plain = [name for kind, name in kinds if kind == "baseline" and name != NO_CHANGE]
+    closed = [
+        (kind, name)
+        for kind, name in kinds
+        if (kind == "baseline" and name != NO_CHANGE) or name.endswith(COUNTS)
+    ]
+    if not networks:
+        return []
     lines = ["| ahead of | " + " | ".join(COLUMNS[key] for key in BETTER) + " |"]
     lines.append("| --- |" + " ---: |" * len(BETTER))
     for network in networks:
-        for baseline in plain:
+        for kind, baseline in closed:
             cells = []
             for metric, sign in BETTER.items():
                 values = wide[metric]
-                gap = sign * (values["prediction", network] - values["baseline", baseline])
+                gap = sign * (values["prediction", network] - values[kind, baseline])
                 cells.append(_counted(gap.dropna().to_numpy()))
             lines.append(f"| {network}: {baseline} | " + " | ".join(cells) + " |")
     return lines
@@ -125,8 +138,8 @@ def _counted(gap: NDArray[np.floating]) -> str:
 
 HEAD = """# Unseen responses
 
-What would a condition do to cells that were not seen under it? Made by `scdisent bench response`,
-{environment}
+What would a condition do to cells that were not seen under it? Made by
+`scdisent bench response --out docs/benchmarks`; printed {environment}
 
 Each row is a mean over questions (a hidden group under a hidden condition) and seeds. All are held
 against the same observed control cells; genes are judged by the observed cells alone. r: Pearson
@@ -136,18 +149,16 @@ weighted by squared t; E-distance and MMD in 30 principal components of the real
 variance over the 100 genes; DE: genes that respond; rank: whether the conditions of a split are
 told apart (0.5 is chance); in 90 % interval: share of genes whose change of the mean, by cell type,
 lies in that of `predict_change`. The ceiling is one half of the observed cells against the other
-half.
+half; where cells are few it is low, and a prediction made from many cells may exceed it.
 
 Recipes of `scdisent.effects` (`stacked`, `ridge`, `weighted`, `nearest`, `mean`, `additive`, ...)
 shift the logarithm of each cell by the effect in closed form; "counts" thins or adds counts until
-the mean is reached (`ShiftModel`). DISCoVeR as it predicts by default: its decoder, its mean moved
-half way to that of the recipe that inner cross-validation chose; "network alone": without the
-closed form; "w moved": by the difference of mean codes, the default where the condition has no
-cells. Latent arithmetic: scGen's recipe with a VAE of this package. scVI: the condition as its
-batch, decoded under another. biolord 0.0.3: condition and cell type as known attributes,
-log-normalised values, 40 of its 400 epochs (which take hours on one core), without its checkpoints,
-which fail beside scvi-tools 1.4.2.
-
+the mean is reached (`ShiftModel`). DISCoVeR as it predicts by default: its decoder (for conditions
+without cells: w moved by the difference of mean codes), its mean moved half way to that of the
+closed form that inner cross-validation chose, where setup named cell types or the condition has no
+cells; "network alone": without the closed form; "w moved alone": w moved, without it; "anchored":
+with it where the default leaves it out.
+{peers}
 Peers that do not answer beside scvi-tools 1.4.2, and their error: scgen 2.1.0 (`No module named
 'scvi._compat'`), cpa-tools 0.8.1 (`cannot import name 'SaveBestState'`), celldisect 0.2.0b1
 (`cannot import name 'one_hot' from 'scvi.nn'`), scCausalVI 0.0.12 (wants numpy < 2; its training
@@ -157,14 +168,23 @@ batches is not implemented for this model`).
 The second table cuts questions by difficulty, in r over all genes: "solved by arithmetic" where the
 best baseline is within 0.02 of the ceiling, "noise" where the ceiling itself is below 0.3, "open"
 what is left. The best baseline of each question is known only after the fact. The third table says
-in how many questions (means over seeds) a network is ahead of a baseline, and by how much on
+in how many questions (means over seeds) a network is ahead of a closed form, and by how much on
 average, with a 90 % interval over questions (bootstrap).
 
 DISCoVeR's defaults of `predict` (the decoder, half of the closed form) and the columns of `stacked`
 were chosen on the Kang folds themselves, with seed 10, which is not in the tables; that w is moved
 to conditions without cells, on Papalexi's genes with that seed; other worlds had no part in it.
-Kang's 5,000 genes are the most variable ones of all its cells.
-
-Kang: 5,000 genes and the sum of all others as one more, so that libraries are those of whole cells.
+Kang: the 5,000 genes that vary most over all cells, and the sum of all others as one more, so that
+libraries are those of whole cells.
 
 """
+ABOUT_PEERS = {
+    "latent arithmetic": "Latent arithmetic: scGen's recipe with a VAE of this package.",
+    "scVI": "scVI: the condition as its batch, decoded under another.",
+    "biolord": (
+        "biolord 0.0.3: condition and cell type as known attributes, log-normalised values, 40 of "
+        "its 400 epochs (which take hours on one core), without its checkpoints, which fail beside "
+        "scvi-tools 1.4.2."
+    ),
+}
+"""What peers were asked, for those that have rows."""

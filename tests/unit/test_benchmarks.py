@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import scdisent
-from scdisent.benchmarks import _peers, _response_page
+from scdisent.benchmarks import _peers, _response_page, _response_targets
 from scdisent.benchmarks import _response as response
 from scdisent.benchmarks._grid import run_grid
 from scdisent.benchmarks._peers import PEERS, SLOW
@@ -90,6 +90,35 @@ def test_a_lead_is_counted_and_has_an_interval_over_questions():
     found = _response_page._ahead(rows)[-1]
     assert "| DISCoVeR: mean | 6 of 8; +0.025" in found
     assert "2 of 8; -0.025" in found  # of a distance, where smaller is better
+
+
+def test_a_network_is_held_against_closed_forms_that_make_counts_too():
+    ours = {("prediction", "DISCoVeR"): [0.6] * 4, ("prediction", "auto, counts"): [0.5] * 4}
+    (found,) = _response_page._ahead(scored(ours))[2:]
+    assert found.startswith("| DISCoVeR: auto, counts | 4 of 4; +0.100")
+    assert _response_page._ahead(scored({("baseline", "mean"): [0.5] * 4})) == []
+
+
+def test_targets_say_what_was_found_and_whether_it_is_enough():
+    values = {("prediction", "DISCoVeR"): [0.9, 0.4], ("prediction", "auto, counts"): [0.6, 0.8]}
+    values |= {("baseline", "mean"): [0.5, 0.5], ("baseline", "no change"): [0.99, 0.99]}
+    rows = scored(values).assign(coverage=0.9)
+    found = _response_targets.targets(rows.assign(world="simulated pairs")).splitlines()[-2:]
+    assert found == [
+        "| simulated pairs | r, all: not below the best closed form | 0.650 (auto, counts: 0.700) "
+        "| **no** |",
+        "| simulated pairs | in 90 % interval >= 0.85 and <= 0.95 | 0.900 | yes |",
+    ]
+    values |= {("baseline", "ridge"): [0.95, 0.3], ("baseline", "weighted"): [0.1, 0.3]}
+    rows = scored(values).assign(world="kang types", coverage=0.9)
+    rows["group"] = rows["split"]
+    found = _response_targets.targets(rows).splitlines()
+    assert "| kang types | r, all >= 0.92 | 0.650 | **no** |" in found
+    assert "| kang types | E-distance <= 0.5 | 0.650 | **no** |" in found
+    line = "| kang types | {}: ahead of ridge and weighted in 5 of 7 | {} of 2 | **no** |"
+    assert line.format("r, all", "ridge: 1, weighted: 2") in found
+    assert line.format("E-distance", "ridge: 1, weighted: 0") in found
+    assert _response_targets.targets(rows[rows["method"] != "DISCoVeR"]) == ""
 
 
 def test_questions_are_cut_by_what_arithmetic_and_noise_leave_open():
