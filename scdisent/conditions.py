@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -110,6 +110,13 @@ class ConditionTable:
             missing = [name for name in names if name not in self.embedding.index]
             if missing:
                 msg = f"embedding has no vector for {missing[:5]}. Give every row one."
+                raise InputDataError(msg)
+            used = self.embedding.loc[self.embedding.index.isin(names)]
+            twice = used.index[used.index.duplicated()].unique().tolist()
+            broken = used.index[~np.isfinite(used.to_numpy(dtype=float)).all(axis=1)].tolist()
+            if twice or broken:
+                what = f"several vectors for {twice[:5]}" if twice else f"NaN or inf: {broken[:5]}"
+                msg = f"embedding has {what}. Give every row one vector of finite numbers."
                 raise InputDataError(msg)
 
     @property
@@ -256,13 +263,19 @@ class ConditionTable:
             pd.concat([self.frame, frame[self.frame.columns]]),
             dose=self.dose,
             units=self.units,
-            embedding=None if embedding is None else pd.concat([self.embedding, embedding]),
+            embedding=None if embedding is None else self._vectors_with(embedding, frame.index),
             separator=self.separator,
         )
         if new.categories != self.categories:
             msg = f"columns {self.categories} are categories in the table; keep their kinds."
             raise InputDataError(msg)
         return new
+
+    def _vectors_with(self, embedding: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
+        """Vectors of the rows of the table, and of new ones; there may be more of both."""
+        new = embedding.set_axis(embedding.index.astype(str), axis=0)
+        known = cast("pd.DataFrame", self.embedding)
+        return pd.concat([known[known.index.isin(self.frame.index)], new[new.index.isin(names)]])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, as they are saved with a model."""

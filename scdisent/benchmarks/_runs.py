@@ -41,6 +41,10 @@ OF_BENCHMARKS = (
     "_swap.py",
     "_world.py",
 )
+LIBRARIES = (
+    "scvi-tools", "torch", "lightning", "anndata", "numpy", "scipy", "scikit-learn", "zuko",
+)  # fmt: skip
+"""Whose versions are part of the key."""
 MAX_ERROR = 300
 """Characters of the message of a run that failed."""
 PACKAGE = Path(__file__).parents[1]
@@ -92,7 +96,7 @@ def code_version() -> dict[str, str]:
         of_results = parts[-1] in OF_BENCHMARKS if parts[0] == "benchmarks" else True
         if of_results and parts[0] not in NO_PART:
             digest.update("/".join(parts).encode() + b"\0" + path.read_bytes())
-    return {"source": digest.hexdigest(), **{p: version(p) for p in ("scvi-tools", "torch")}}
+    return {"source": digest.hexdigest(), **{p: version(p) for p in LIBRARIES}}
 
 
 def key_of(run: Run, cells: str) -> str:

@@ -5,6 +5,7 @@ from scdisent.data._checks import (
     check_families,
     check_likelihood,
     expression_of,
+    first_rows,
     inspect_expression,
     layer_name,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "condition_names",
     "conditions_of",
     "expression_of",
+    "first_rows",
     "inspect_expression",
     "layer_name",
     "query_loader",

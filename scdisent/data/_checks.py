@@ -72,12 +72,17 @@ def inspect_expression(x: Any, *, where: str) -> ExpressionReport:
     )
 
 
+def first_rows(x: Any) -> Any:
+    """Rows of a matrix on disk that are looked at before training."""
+    return x[: min(x.shape[0], MAX_ROWS_CHECKED_ON_DISK)]
+
+
 def check_expression(adata: AnnData, *, layer: str | None) -> ExpressionReport:
     """Refuse NaN, infinity and, in count data, cells without a count; warn of empty genes."""
     x = expression_of(adata, layer)
     where = layer_name(layer)
     if adata.isbacked:
-        x = x[: min(adata.n_obs, MAX_ROWS_CHECKED_ON_DISK)]
+        x = first_rows(x)
     if x is None or 0 in x.shape:
         msg = f"{where} is empty: shape {None if x is None else x.shape}. Pass cells and genes."
         raise InputDataError(msg)

@@ -162,6 +162,10 @@ class DiskDataModule(pl.LightningDataModule):
         """Shuffled blocks, shuffled cells inside the buffer."""
         return self._loader(self.train_rows, self.seed)
 
+    def train_cells(self) -> DiskLoader:
+        """Every training cell once, in order."""
+        return self._loader(self.train_rows, None)
+
     def val_dataloader(self) -> DiskLoader | list:
         """In order; an empty list without validation cells."""
         return self._loader(self.val_rows, None) if self.n_val else []

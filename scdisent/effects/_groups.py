@@ -96,7 +96,7 @@ FEWEST_GROUPS = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """Groups that were seen under both conditions."""
+    """Groups with enough cells under both conditions; with any, where none has enough."""
 
     profiles: Floats
     """Under the reference, ``(n_groups, n_genes)``."""
@@ -112,6 +112,8 @@ class Seen:
         known = np.isfinite(effects[:, 0])
         columns = [table.conditions.index(name) for name in (condition, reference)]
         sizes = table.n_cells[:, columns].min(axis=1).astype(np.float64)
+        is_sure = known & (sizes >= FEWEST_CELLS)
+        known = is_sure if is_sure.any() else known
         return cls(table.profiles(reference)[known], effects[known], sizes[known], table.is_log)
 
     def __len__(self) -> int:
@@ -217,9 +219,12 @@ def chosen_recipe(
     one_of(recipe, (*GROUP_RECIPES, AUTO), "recipe")
     if recipe != AUTO:
         return recipe
-    errors = left_out_errors(table, condition, reference=reference)
-    names = [name for name in errors if np.isfinite(errors[name])]
-    return min(names, key=errors.__getitem__) if names else FALLBACK
+    asked = (condition, reference or table.control)
+    if asked not in table.chosen:  # a prediction asks again for each group of cells
+        errors = left_out_errors(table, condition, reference=reference)
+        names = [name for name in errors if np.isfinite(errors[name])]
+        table.chosen[asked] = min(names, key=errors.__getitem__) if names else FALLBACK
+    return table.chosen[asked]
 
 
 def group_effect(

@@ -1,7 +1,7 @@
 """Mean expression of groups of cells under conditions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class EffectTable:
     n_cells: NDArray[np.int64]
     is_log: bool = True
     """Whether values are log-normalised counts, so that ratios of rates can be taken."""
+    chosen: dict[tuple[str, str], str] = field(default_factory=dict, repr=False, compare=False)
+    """Recipes that ``"auto"`` stands for, by condition and reference; filled when asked for."""
 
     @classmethod
     def of_cells(

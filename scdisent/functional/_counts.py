@@ -45,7 +45,8 @@ class _NegativeBinomial(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         d_logits, minus_d_theta = ctx.saved_tensors
-        return d_logits * gradient[:, None], -gradient @ minus_d_theta, None, None
+        with full_precision(gradient):
+            return d_logits * gradient[:, None], -gradient @ minus_d_theta, None, None
 
 
 def gamma_terms(cells: SparseCells, theta: Tensor) -> Tensor:
@@ -129,7 +130,8 @@ def zero_inflated_negative_binomial(
         log_zero[where] + counts * F.logsigmoid(log_share[where]) + F.logsigmoid(-gate[where])
     )
     gamma = gamma_terms(cells, theta) if gamma is None else gamma
-    return at_zero.sum(-1) + cells.sum_by_cell(at_entries - at_zero[where]) + gamma
+    instead = (at_entries - at_zero[where]) * (counts > 0)  # zeros may be stored, too
+    return at_zero.sum(-1) + cells.sum_by_cell(instead) + gamma
 
 
 def poisson(cells: SparseCells, logits: Tensor, *, library: Tensor) -> Tensor:

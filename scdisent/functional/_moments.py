@@ -56,8 +56,9 @@ class _RbfMixture(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         codes, slope = ctx.saved_tensors
-        pull = (gradient + gradient.T) * slope  # both orders of a pair
-        return 2 * (pull.sum(1, keepdim=True) * codes - pull @ codes)
+        with full_precision(gradient):
+            pull = (gradient + gradient.T) * slope  # both orders of a pair
+            return 2 * (pull.sum(1, keepdim=True) * codes - pull @ codes)
 
 
 def group_similarities(kernel: Tensor, groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
@@ -110,18 +111,20 @@ def mmd(
     2012, equation 3; the mixture of widths follows VFAE (Louizos et al. 2016) and trVAE.
     """
     strata, n_strata = _dense_codes(within, len(kernel), kernel.device)
-    groups = strata * n_conditions + condition
-    similarity, sizes = group_similarities(kernel, groups, n_strata * n_conditions)
-    shape = (n_strata, n_conditions)
-    same = similarity.diagonal().view(shape)
-    across = similarity.view(*shape, *shape).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    discrepancy = same[:, :, None] + same[:, None, :] - 2 * across  # (strata, cond, cond)
-    sizes = sizes.view(shape)
+    groups, n_groups = strata * n_conditions + condition, n_strata * n_conditions
+    stratum = torch.arange(n_groups, device=kernel.device) // n_conditions
+    if n_groups > len(kernel):  # most are empty: only those in the minibatch
+        present, groups = groups.unique(return_inverse=True)
+        stratum, n_groups = stratum[present], len(present)
+    similarity, sizes = group_similarities(kernel, groups, n_groups)
+    same = similarity.diagonal()
+    discrepancy = same[:, None] + same[None, :] - 2 * similarity  # (n_groups, n_groups)
     sizes = torch.where(sizes > 1, sizes, 0)  # one cell has no pair of its own
-    weights = torch.triu(sizes[:, :, None] * sizes[:, None, :], diagonal=1)
+    together = (stratum[:, None] == stratum[None, :]).triu(diagonal=1)
     # Pair counts grow with the square of a stratum: dividing by its size makes every cell count
     # the same.
-    weights = weights / sizes.sum(-1).clamp_min(1)[:, None, None]
+    of_stratum = sizes.new_zeros(n_strata).index_add(0, stratum, sizes)[stratum].clamp_min(1)
+    weights = together * sizes[:, None] * sizes[None, :] / of_stratum[:, None]
     return (weights * discrepancy).sum() / weights.sum().clamp_min(1e-12)
 
 

@@ -1,6 +1,7 @@
 """Whether labels can be found again in codes: by clusters, by neighbours, by a line."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -105,8 +106,13 @@ def knn_accuracy(
     InputDataError
         If arrays do not match, hold missing values, or fewer than two labels are left.
     """
-    voters = KNeighborsClassifier(n_neighbors)
-    return _cross_validated(voters, codes, labels=labels, groups=groups, seed=seed)
+    return _cross_validated(
+        lambda n_cells: KNeighborsClassifier(min(n_neighbors, n_cells)),
+        codes,
+        labels=labels,
+        groups=groups,
+        seed=seed,
+    )
 
 
 def label_recovery(
@@ -142,13 +148,18 @@ def label_recovery(
     line = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500)
     )
-    return _cross_validated(line, codes, labels=labels, groups=groups, seed=seed)
+    return _cross_validated(lambda _: line, codes, labels=labels, groups=groups, seed=seed)
 
 
 def _cross_validated(
-    classifier: Any, codes: ArrayLike, *, labels: ArrayLike, groups: ArrayLike | None, seed: int
+    classifier_for: Callable[[int], Any],
+    codes: ArrayLike,
+    *,
+    labels: ArrayLike,
+    groups: ArrayLike | None,
+    seed: int,
 ) -> float:
-    """Balanced accuracy of held-out predictions."""
+    """Balanced accuracy of held-out predictions, by a classifier for so many training cells."""
     points = as_codes(codes)
     integers, names = as_levels(labels, name="labels", n_cells=len(points))
     donors = None if groups is None else as_levels(groups, name="groups", n_cells=len(points))[0]
@@ -168,7 +179,7 @@ def _cross_validated(
     with one_thread():
         for fold in np.unique(folds):
             train, test = folds != fold, folds == fold
-            classifier.fit(points[train], integers[train])
+            classifier = classifier_for(int(train.sum())).fit(points[train], integers[train])
             predicted[test] = classifier.predict(points[test])
     return float(balanced_accuracy_score(integers, predicted))
 

@@ -116,7 +116,8 @@ def support_f1(
         np.abs(cross_correlation(z, y, method="pearson")), maximize=True
     )
     hits = float((touched[latent] & truth[factor]).sum())
-    return 2 * hits / float(touched.sum() + truth.sum())
+    n_links = int(touched.sum() + truth.sum())
+    return 2 * hits / n_links if n_links else 0.0
 
 
 def fid_small(real: ArrayLike, generated: ArrayLike) -> float:

@@ -20,7 +20,7 @@ MIN_CONDITION_CELLS = 10
 BATCH_ELEMENTS = 2_000_000
 """Draws times cells that are scored at once: bounds memory, changes no number."""
 
-LARGEST = np.array([1, 1, np.inf])
+SMALLEST, LARGEST = np.array([0, 0, -np.inf]), np.array([1, 1, np.inf])
 """Largest possible value of each score: widened intervals stop there."""
 
 FRAME_COLUMNS = [
@@ -379,7 +379,7 @@ def _interval_table(found: Floats, draws: Floats, *, groups: Integers | None) ->
         n_groups = groups.max() + 1
         student = stats.t.ppf(0.975, n_groups - 1) / stats.norm.ppf(0.975)
         ends = found + student * np.sqrt(n_groups / (n_groups - 1)) * (ends - found)
-        ends = np.minimum(ends, LARGEST)
+        ends = np.clip(ends, SMALLEST, LARGEST)
     return pd.DataFrame(ends.T, index=SCORES, columns=["lower", "upper"])
 
 

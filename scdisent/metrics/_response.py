@@ -17,6 +17,8 @@ from scdisent.metrics._checks import Floats
 Genes = ArrayLike | None
 CHUNK = 1_000
 """Rows of a distance matrix that are held at once."""
+ROUNDING = 1e-12
+"""Of means of expression: what lies below it is rounding."""
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of the kernels of :func:`mmd`, in units of the median squared distance."""
 
@@ -193,9 +195,13 @@ def top_genes(observed: Any, control: Any, *, n: int = 100) -> NDArray[np.intp]:
 
 
 def welch_t(difference: Floats, *, error: Floats) -> Floats:
-    """Difference over its standard error; genes that never vary and do not differ get 0."""
+    """Difference over its standard error; genes that never vary and do not differ get 0.
+
+    Means of a constant differ by rounding alone, and so does its variance from 0.
+    """
+    is_rounding = (np.abs(difference) < ROUNDING) & (error < ROUNDING**2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(difference == 0, 0.0, difference / np.sqrt(error))
+        return np.where(is_rounding, 0.0, difference / np.sqrt(error))
 
 
 def correlation(x: Floats, y: Floats) -> float:

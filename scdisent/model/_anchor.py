@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scdisent._constants import KEYS
-from scdisent.data import ResidentDataModule
+from scdisent.data import DiskDataModule, ResidentDataModule
 from scdisent.data import _registry as reg
 from scdisent.effects import EffectTable
 from scdisent.functional import log1p_dense
@@ -33,6 +33,8 @@ def training_cells(datamodule: Any) -> Iterable[dict[str, Tensor]]:
     """Minibatches of every training cell; a training loader may leave a last small one out."""
     if isinstance(datamodule, ResidentDataModule):
         return datamodule.loader(datamodule.train_idx)
+    if isinstance(datamodule, DiskDataModule):
+        return datamodule.train_cells()
     found: Iterable[dict[str, Tensor]] = datamodule.train_dataloader()
     return found
 

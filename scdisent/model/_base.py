@@ -25,13 +25,21 @@ from scdisent.data import (
     ResidentDataModule,
     check_likelihood,
     expression_of,
+    first_rows,
     inspect_expression,
     layer_name,
     query_loader,
     registered_columns,
 )
 from scdisent.data import _registry as reg
-from scdisent.model._common import at_least, cuda_devices, default_epochs, resolve_seed, subset
+from scdisent.model._common import (
+    at_least,
+    cuda_devices,
+    default_epochs,
+    need_cells,
+    resolve_seed,
+    subset,
+)
 from scdisent.model._files import load_folder, save_folder
 from scdisent.model._manager import build_manager, plain_table
 from scdisent.module import INVARIANT, DisentModule
@@ -191,11 +199,12 @@ class DisentModel(BaseModelClass):
 
     def _check_data(self) -> None:
         """Hold the registered values against the likelihood, once."""
-        if self.adata is not None and not self.adata.isbacked:
+        if self.adata is not None:
             layer = reg.setup_argument(self.registry_, "layer")
-            self._check_report(
-                inspect_expression(expression_of(self.adata, layer), where=layer_name(layer))
-            )
+            x = expression_of(self.adata, layer)
+            if self.adata.isbacked:
+                x = first_rows(x)
+            self._check_report(inspect_expression(x, where=layer_name(layer)))
 
     def _check_report(self, report: Any) -> None:
         check_likelihood(report, likelihood=self.likelihood, expects=self.module.expects)
@@ -289,7 +298,13 @@ class DisentModel(BaseModelClass):
             )
             was_trained = self.is_trained_
             self.module.train()  # Lightning keeps the mode, and a trained model is in eval mode
-            runner()
+            try:
+                runner()
+            except BaseException:  # a model trained before goes on being usable
+                self.module.finish()
+                self.module.progress = 1.0
+                self.module.eval()
+                raise
         if guard.diverged_at is not None and guard.good_epoch is None:
             self.is_trained_ = was_trained
         self._after_training(datamodule, guard)
@@ -323,7 +338,8 @@ class DisentModel(BaseModelClass):
         if INVARIANT not in self.representations:
             return None
         rng = np.random.default_rng(datamodule.seed)
-        some = rng.permutation(datamodule.train_idx)[:n_cells]
+        parts_of = (datamodule.train_idx, datamodule.val_idx)
+        some = [rng.permutation(index)[:n_cells] for index in parts_of]
         table = datamodule.table
         truth = table.columns[KEYS.CONDITION][:, 0]
         strata: NDArray[np.generic] = np.zeros(len(table), dtype=np.int64)
@@ -334,7 +350,7 @@ class DisentModel(BaseModelClass):
             was_training = module.training
             module.eval()
             parts = []
-            for index in (some, datamodule.val_idx[:n_cells]):
+            for index in some:
                 codes = pd.DataFrame(self._codes_of(module, datamodule.loader(index)))
                 codes = codes - codes.groupby(strata[index]).transform("mean")
                 parts += [codes.to_numpy(), truth[index]]
@@ -387,7 +403,7 @@ class DisentModel(BaseModelClass):
         """Loader over cells in their order; reads only the fields that are needed."""
         self._need_training()
         return query_loader(
-            subset(self._source(adata), indices),
+            need_cells(subset(self._source(adata), indices)),
             self.registry_,
             check=self._check_report,
             fields=fields,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scdisent._errors import OptionError, one_of
 from scdisent.data import _registry as reg
 from scdisent.data import check_families
-from scdisent.model._common import resolve_seed, subset
+from scdisent.model._common import cuda_devices, resolve_seed, subset
 from scdisent.model._effect_mixin import DECODER_FIELDS
 from scdisent.model._latent_mixin import ALL_FIELDS, LatentMixin
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
@@ -147,8 +147,10 @@ class BFVAE(LatentMixin):
         self.weights = merge_weights(default_weights, weights, known=BFVAE_TERMS)
         families = self._read_families(families)
         n_features = self.summary_stats.n_vars
-        image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
-        with torch.random.fork_rng(devices=[]):
+        image_shape = read_image_shape(
+            image_shape, self.adata, n_features=n_features, likelihood=likelihood
+        )
+        with torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(resolve_seed(seed))
             self.module = self._module_cls(
                 **self._sizes(),

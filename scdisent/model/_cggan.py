@@ -123,10 +123,12 @@ class CGGAN(TransportMixin):
         self.options = replace_checked(defaults, options)
         self.weights = merge_weights(default_weights, weights, known=CGGAN_TERMS)
         n_features = self.summary_stats.n_vars
-        image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
+        image_shape = read_image_shape(
+            image_shape, self.adata, n_features=n_features, likelihood=likelihood
+        )
         arguments = asdict(self.options)
         code = one_of(arguments.pop("condition_code"), CONDITION_CODES, "condition_code")
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(resolve_seed(seed))
             self.module = self._module_cls(
                 **self._sizes(),

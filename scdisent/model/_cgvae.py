@@ -10,7 +10,7 @@ from anndata import AnnData
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
 from scdisent.model._codes_mixin import CONDITION_CODES
-from scdisent.model._common import resolve_seed
+from scdisent.model._common import cuda_devices, resolve_seed
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._transport_mixin import TransportMixin
 from scdisent.module import CGVAE_TERMS, CgvaeModule
@@ -136,8 +136,11 @@ class CGVAE(TransportMixin):
             default_weights = {**default_weights, **OF_COUNTS}
         self.weights = merge_weights(default_weights, weights, known=CGVAE_TERMS)
         n_features = self.summary_stats.n_vars
-        self.image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
-        with torch.random.fork_rng(devices=[]):
+        image_shape = read_image_shape(
+            image_shape, self.adata, n_features=n_features, likelihood=likelihood
+        )
+        self.image_shape = image_shape
+        with torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(resolve_seed(seed))
             self.module = self._build_module(n_latent, n_specific)
         self._check_data()

@@ -9,7 +9,15 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scvi import settings
 
-from scdisent._errors import OptionError
+from scdisent._errors import InputDataError, OptionError
+
+
+def need_cells(adata: AnnData) -> AnnData:
+    """The cells, of which there must be at least one."""
+    if not adata.n_obs:
+        msg = "there are no cells: the AnnData given has 0 rows. Check the mask that chose them."
+        raise InputDataError(msg)
+    return adata
 
 
 def subset(adata: AnnData, indices: Sequence[int] | NDArray[np.generic] | None) -> AnnData:

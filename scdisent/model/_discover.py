@@ -12,7 +12,7 @@ from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
 from scdisent.effects import AUTO
 from scdisent.model._codes_mixin import CONDITION_CODES
-from scdisent.model._common import resolve_seed
+from scdisent.model._common import at_least, cuda_devices, resolve_seed
 from scdisent.model._latent_mixin import LatentMixin
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._query_mixin import QueryMixin
@@ -182,10 +182,19 @@ class DISCoVeR(LatentMixin, QueryMixin):
         self.options = replace_checked(chosen.options, options)
         self.weights = merge_weights(chosen.weights, weights, known=TERMS)
         n_features = self.summary_stats.n_vars
-        image_shape = read_image_shape(image_shape, self.adata, n_features=n_features)
+        image_shape = read_image_shape(
+            image_shape, self.adata, n_features=n_features, likelihood=likelihood
+        )
+        if self.options.invariant_head != "none" and "nll_invariant" not in self.weights:
+            msg = (
+                f"invariant_head={self.options.invariant_head!r} is not trained by preset "
+                f"{preset!r}. Give weights={{'nll_invariant': 0.2}}, or invariant_head='none'."
+            )
+            raise OptionError(msg)
+        at_least(1, n_latent=n_latent, n_specific=1 if n_specific is None else n_specific)
         is_fixed = self.options.specific_prior == "fixed"
         size = n_specific or (2 * self.summary_stats.n_labels if is_fixed else n_latent)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(resolve_seed(seed))
             self.module = self._build_module(n_latent, size, image_shape=image_shape)
         self._check_data()

@@ -16,7 +16,7 @@ from scdisent._constants import KEYS
 from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
 from scdisent.model._change_mixin import ChangeMixin
-from scdisent.model._common import resolve_seed, subset
+from scdisent.model._common import cuda_devices, resolve_seed, subset
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
@@ -145,9 +145,10 @@ class ExpressionMixin(ChangeMixin):
         module = self.module
         z = _code(module.posterior(cells, INVARIANT), rng)
         if reconstruction == INVARIANT:
-            own = plan is None
-            told = module.told(cells.condition) if own else plan.told(module, cells)
-            raw = module.decode_invariant(z, told, cells.nuisance)
+            if plan is None:
+                raw = module.decode_invariant(z, module.told(cells.condition), cells.nuisance)
+            else:
+                raw = plan.decode_invariant(module, cells, z)
         else:
             w = _code(module.posterior(cells, SPECIFIC), rng)
             if plan is not None:
@@ -218,7 +219,7 @@ class ExpressionMixin(ChangeMixin):
             )
 
         test = DifferentialComputation(expression, None, self.get_anndata_manager(adata))
-        with torch.random.fork_rng(), seeded_numpy(resolve_seed(seed)):
+        with torch.random.fork_rng(devices=cuda_devices()), seeded_numpy(resolve_seed(seed)):
             found = test.get_bayes_factors(
                 first, second, mode=mode, delta=delta, use_observed_batches=True, **kwargs
             )

@@ -46,7 +46,7 @@ def build_manager(
         levels = sorted(
             condition_names(adata.obs, **{"dose_key": None, **named}).astype(str).unique()
         )
-        table.encode(levels, like=levels, control=control)
+        table.encode(levels, like=levels, control=None if control is None else str(control))
     if dose_key is not None:
         adata.obs[DOSED] = condition_names(adata.obs, **named)
     manager = AnnDataManager(fields=scvi_fields(**arguments), setup_method_args=setup_method_args)

@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from scdisent._errors import OptionError, one_of
+from scdisent.nn import likelihood_class
 
 Options = TypeVar("Options", bound=Any)
 
@@ -39,7 +40,11 @@ def merge_weights(
 
 
 def read_image_shape(
-    shape: str | Sequence[int] | None, adata: AnnData | None, *, n_features: int
+    shape: str | Sequence[int] | None,
+    adata: AnnData | None,
+    *,
+    n_features: int,
+    likelihood: str,
 ) -> list[int] | None:
     """Channels, height and width as given or, with ``"auto"``, as the AnnData says."""
     if isinstance(shape, str):
@@ -52,6 +57,12 @@ def read_image_shape(
         msg = (
             f"image_shape={shape} does not fit {n_features} features; expected channels, height "
             "and width whose product is their number."
+        )
+        raise OptionError(msg)
+    if likelihood_class(likelihood).expects == "counts":
+        msg = (
+            f"convolutions are not for counts, but likelihood={likelihood!r}. Choose 'normal', "
+            "'bernoulli' or 'continuous_bernoulli' (values in [0, 1]), or pass image_shape=None."
         )
         raise OptionError(msg)
     return shape

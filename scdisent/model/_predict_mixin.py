@@ -28,7 +28,7 @@ from scdisent.data import conditions_of
 from scdisent.effects import EffectTable
 from scdisent.model._anchor import group_names
 from scdisent.model._codes_mixin import CodesMixin
-from scdisent.model._common import resolve_seed, subset
+from scdisent.model._common import cuda_devices, need_cells, resolve_seed, subset
 from scdisent.model._effect_mixin import BY_DEFAULT, EffectMixin
 from scdisent.model._sinks import sink_at
 from scdisent.model._transfer import OF_UNSEEN, TRANSFERS, Anchors, Transfer
@@ -161,7 +161,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         if anchor == BY_DEFAULT and transfer is None:
             self._warn_if_arithmetic_is_better()
         sink, condition = sink_at(out), self._named_condition(condition, dose)
-        source = subset(self._source(adata), indices)
+        source = need_cells(subset(self._source(adata), indices))
         plan = self._transfer_to(condition, transfer, n_neighbors=n_neighbors)
         codes = self._source_codes(source, reference)
         if not allow_reconstruction:
@@ -367,7 +367,7 @@ def _check_options(kind: str, noise: str, *, anchor_weight: float, n_samples: in
 
 def seeded_sample(distribution: Any, rng: np.random.Generator) -> Tensor:
     """Sample a torch distribution from a seed of ``rng``; the global state stays as it was."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=cuda_devices()):
         torch.manual_seed(int(rng.integers(2**63)))
         drawn: Tensor = distribution.sample()
     return drawn

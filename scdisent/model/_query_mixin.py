@@ -70,6 +70,9 @@ class QueryMixin(ExpressionMixin):
         options["weights"] = {k: v for k, v in weights.items() if k in reference_model.weights}
         model = cls(adata, **options)
         new = sorted(set(model.conditions) - set(reference_model.conditions))
+        if new and reference_model.options.specific_prior == "fixed":
+            msg = f"{new}: a fixed prior has columns of w for the conditions of training only."
+            raise OptionError(msg)
         if new and model.module.code is not None:
             msg = (
                 f"{new} need no cells: this model computes codes from the condition table, so "

@@ -128,9 +128,11 @@ class ShiftModel(ChangeMixin):
         recipe = one_of(recipe or self.transfers[0], self.transfers, "transfer")
         seen = str(condition) in self.conditions
         target = self.condition_code(condition) if seen else -1
-        none, flat = torch.zeros(0), torch.zeros(1, self.summary_stats.n_vars)
+        device = self.module.device
+        none = torch.zeros(0, device=device)
+        flat, trust = torch.zeros(1, self.summary_stats.n_vars, device=device), none.new_ones(1)
         codes = Anchors(none, none, none, none)
-        return Shift(recipe, n_neighbors, codes, target, flat, torch.ones(1))
+        return Shift(recipe, n_neighbors, codes, target, flat, trust)
 
     def _aim(self, plan: Transfer, condition: str, **options: Any) -> Aim | None:
         if options["recipe"] not in (None, BY_DEFAULT):
@@ -153,7 +155,7 @@ class ShiftModel(ChangeMixin):
             cast("Shift", plan),
             offset=torch.stack(offsets),
             base=torch.stack(base),
-            trust=torch.tensor(trust),
+            trust=torch.tensor(trust, device=self.module.device),
         )
         return moved, index
 

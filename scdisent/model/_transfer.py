@@ -17,6 +17,10 @@ OF_UNSEEN = ("mean_difference", "prior", "decoder")
 """Those that need no cells of the target, only its code."""
 
 
+N_COMPARED = 2_000
+"""Anchors that say how usual a cell is under a condition without cells."""
+
+
 @dataclass(frozen=True)
 class Anchors:
     """Codes of some training cells, from which differences between conditions are read."""
@@ -59,9 +63,13 @@ class Transfer:
     def near(self, z: Tensor) -> Tensor:
         """Support of invariant codes among training cells of the target, ``(n_cells,)``.
 
-        Of a target without cells: among all.
+        Of a target without cells: among all, or some of each condition where there are many.
         """
-        return support(z, self.anchors.of(self.target)[0] if self.target >= 0 else self.anchors.z)
+        if self.target >= 0:
+            return support(z, self.anchors.of(self.target)[0])
+        every = -(-len(self.anchors.z) // N_COMPARED)
+        order = self.anchors.condition.argsort(stable=True)
+        return support(z, self.anchors.z[order][::every])
 
     def told(self, module: Any, cells: Cells) -> Tensor:
         """What the module reads of the target for each cell."""
@@ -69,6 +77,11 @@ class Transfer:
             return self.unseen.expand(len(cells), -1)
         told: Tensor = module.told(torch.full_like(cells.condition, self.target))
         return told
+
+    def decode_invariant(self, module: Any, cells: Cells, z: Tensor) -> Tensor:
+        """Raw output of the invariant head under the target."""
+        raw: Tensor = module.decode_invariant(z, self.told(module, cells), cells.nuisance)
+        return raw
 
     def specific_code(self, module: Any, cells: Cells, z: Tensor, w: Tensor) -> Tensor:
         """Specific code that the cells would have under the target, ``(n_cells, n_specific)``."""

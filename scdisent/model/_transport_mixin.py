@@ -15,6 +15,7 @@ from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError, ScDisentWarning, SetupError, one_of
 from scdisent.functional import mean_absolute_jacobian
 from scdisent.model._common import resolve_seed
+from scdisent.model._effect_mixin import DECODER_FIELDS, LIBRARY_FIELDS
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._latent_mixin import FULL, LatentMixin
 from scdisent.model._predict_mixin import seeded_sample
@@ -41,6 +42,16 @@ class Transport(Transfer):
         there = self.there.expand(len(w), -1, -1)
         return flow.to_noise(there, spline=self.spline).inv(noise).to(w.dtype)
 
+    def decode_invariant(self, module: Any, cells: Cells, z: Tensor) -> Tensor:
+        if self.target >= 0:
+            return super().decode_invariant(module, cells, z)
+        there = self.there.expand(len(z), -1, -1)
+        median = module.latents.flow.to_noise(there, spline=self.spline).inv(
+            torch.zeros_like(there[..., 0])
+        )
+        raw: Tensor = module.decode_joint(z, median.to(z.dtype), cells.nuisance)
+        return raw
+
 
 class TransportMixin(LatentMixin, ExpressionMixin):
     """For modules with ``latents`` (:class:`scdisent.nn.MovedLatents`)."""
@@ -52,7 +63,8 @@ class TransportMixin(LatentMixin, ExpressionMixin):
     """Whether new cells take their content from training cells, else from noise."""
 
     def _encoder_fields(self, blocks: Sequence[str]) -> tuple[str, ...]:
-        return ()
+        # Codes that are refined are held against what is decoded from them.
+        return (*DECODER_FIELDS, *LIBRARY_FIELDS) if getattr(self.module, "n_refine", 0) else ()
 
     def _after_training(self, datamodule: Any, guard: Any) -> None:
         self._remember(datamodule)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,6 +53,20 @@ class State:
     cells: Cells
     latents: Mapping[str, LatentBlock]
     raw: Mapping[str, Tensor]
+
+
+@contextmanager
+def still_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave running statistics as they are while a module in training reads made-up cells."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 class DisentModule(BaseModuleClass):

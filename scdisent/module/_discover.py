@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from scdisent._errors import OptionError, one_of
 from scdisent.functional import hsic, label_kernel, mmd, rbf_kernel, standardised
-from scdisent.module._base import DisentModule, LatentBlock, State, Term
+from scdisent.module._base import DisentModule, LatentBlock, State, Term, still_statistics
 from scdisent.nn import (
     READS,
     Adversary,
@@ -270,7 +270,8 @@ class DiscoverModule(DisentModule):
         raw = s.raw[INVARIANT]
         if self.invariant_head == "z_condition":
             first = self.told(torch.zeros_like(s.cells.condition))
-            raw = self.decode_invariant(z, first, s.cells.nuisance)
+            with still_statistics(self):  # they are those of cells under their own condition
+                raw = self.decode_invariant(z, first, s.cells.nuisance)
         profile = self.likelihoods[INVARIANT].profile(raw)
         if self.expects == "counts":
             profile = profile * profile.shape[-1]

@@ -71,10 +71,10 @@ class MovedLatents(nn.Module):
         """Which latents the condition moves: a mask ``(n_latent,)``."""
         gates = self.gates
         if self.flow is None:
-            return torch.zeros(self.n_latent, dtype=torch.bool)
-        free = torch.ones(self.n_latent - self.n_fixed, dtype=torch.bool)
+            return torch.zeros_like(self.in_use)
+        free = torch.ones_like(self.in_use[self.n_fixed :])
         free = free if gates is None else gates.detach() > 0
-        return torch.cat([torch.zeros(self.n_fixed, dtype=torch.bool, device=free.device), free])
+        return torch.cat([torch.zeros_like(self.in_use[: self.n_fixed]), free])
 
     @property
     def is_content(self) -> Tensor:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scdisent._errors import InputDataError
-from scdisent.metrics import METRICS
+from scdisent.metrics._spec import spec_of
 from scdisent.pl._figure import BLUE, GREY, INK, ORANGE, PALE, Drawn, finish, panels, tidy
 
 SHOWN = ("pearson_delta_top", "pearson_delta", "energy_distance", "r2_variance_top")
@@ -87,7 +87,6 @@ def _draw(ax: Axes, rows: pd.DataFrame, order: list[str]) -> None:
 
 def _title(metric: str) -> str:
     """Name of the metric, and which direction is good."""
-    name = metric.removesuffix("_top")
-    spec = METRICS.get(name)
+    spec = spec_of(metric)
     arrow = "" if spec is None else (" →" if spec.direction == "higher" else " ←")
     return metric.replace("_", " ") + arrow

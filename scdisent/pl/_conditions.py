@@ -127,7 +127,15 @@ def dose_table(
         raise InputDataError(msg)
     dose = np.where(is_control, 0.0, adata.obs[dose_key].to_numpy(dtype=float))
     counts = adata.X if layer is None else adata.layers[layer]
-    parts = [_dose_rows(counts, adata.var_names, genes, dose).assign(kind="observed", seen=True)]
+    names = adata.var_names
+    if predicted is not None:  # on the genes that were predicted, so that depths agree
+        at = positions(adata, _listed(predicted)[0])
+        counts, names = counts[:, at], names[at]
+        missing = [gene for gene in genes if gene not in names]
+        if missing:
+            msg = f"the predicted cells have no gene {missing[0]!r}: the model does not know it."
+            raise InputDataError(msg)
+    parts = [_dose_rows(counts, names, genes, dose).assign(kind="observed", seen=True)]
     for cells in _listed(predicted):
         own = cells.obs[dose_key].to_numpy(dtype=float)
         rows = _dose_rows(cells.X, cells.var_names, genes, own)

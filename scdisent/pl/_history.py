@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from scdisent._constants import UNS_KEY
 from scdisent._errors import InputDataError
 from scdisent.pl._figure import BLUE, GREY, ORANGE, Drawn, finish, panels, stored, tidy
 
@@ -18,6 +19,7 @@ def history(
     adata_or_frame: AnnData | pd.DataFrame,
     *,
     terms: Sequence[str] | None = None,
+    key: str = UNS_KEY,
     axes: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -31,6 +33,8 @@ def history(
         ``<term>_validation``; other numeric columns get a panel of their own.
     terms
         Terms to draw, in this order. Default: all.
+    key
+        Name under which results are stored.
     axes
         As many axes as terms.
     show, save
@@ -47,7 +51,7 @@ def history(
     """
     frame = adata_or_frame
     if isinstance(frame, AnnData):
-        frame = stored(frame, "history", call="tl.embed(adata, model)")
+        frame = stored(frame, "history", call="tl.embed(adata, model)", key=key)
     curves = history_curves(frame, terms=terms)
     names = list(dict.fromkeys(term for term, _ in curves))
     n_columns = len(names) if axes is not None else min(N_COLUMNS, len(names))

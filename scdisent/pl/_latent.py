@@ -8,10 +8,11 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from scdisent._constants import obsm_key
+from scdisent._constants import UNS_KEY, obsm_key
 from scdisent._errors import InputDataError
 from scdisent.pl._figure import PALE, Drawn, finish, level_colors, panels, stored
 
+BLOCKS = ("invariant", "specific", "latent")
 MAX_CELLS = 20_000
 """More points than this hide one another and take minutes to lay out."""
 
@@ -19,9 +20,10 @@ MAX_CELLS = 20_000
 def latent(
     adata: AnnData,
     *,
-    representation: str | Sequence[str] = ("invariant", "specific"),
+    representation: str | Sequence[str] | None = None,
     color: str | Sequence[str] | None = None,
     n_neighbors: int = 15,
+    key: str = UNS_KEY,
     seed: int = 0,
     axes: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
@@ -39,11 +41,14 @@ def latent(
     adata
         After ``tl.embed``. It is not changed.
     representation
-        Blocks to draw. Coordinates in ``obsm["X_umap_scdisent_<block>"]`` are used if there.
+        Blocks to draw; None: all that are stored. Coordinates in ``obsm["X_umap_<key>_<block>"]``
+        are used if there.
     color
         Columns of ``adata.obs``. Default: condition and, if registered, cell type.
     n_neighbors, seed
         Of the UMAP.
+    key
+        Name under which results are stored.
     axes
         As many axes as panels, row by row.
     show, save
@@ -58,16 +63,20 @@ def latent(
     InputDataError
         If codes or a column are missing.
     """
+    if representation is None:
+        known = [name for name in BLOCKS if obsm_key(name, key) in adata.obsm]
+        representation = known or BLOCKS[:2]
     blocks = [representation] if isinstance(representation, str) else list(representation)
-    keys = _color_keys(adata, color)
+    colors = _color_keys(adata, color, key=key)
     cells = drawn_cells(adata.n_obs, seed=seed)
-    drawn = panels(len(blocks), len(keys), axes=axes, size=(4.6, 3.6))
+    how: dict[str, Any] = {"cells": cells, "n_neighbors": n_neighbors, "seed": seed, "key": key}
+    points = [latent_coordinates(adata, block, **how) for block in blocks]
+    drawn = panels(len(blocks), len(colors), axes=axes, size=(4.6, 3.6))
     for row, block in enumerate(blocks):
-        points = latent_coordinates(adata, block, cells=cells, n_neighbors=n_neighbors, seed=seed)
-        for column, key in enumerate(keys):
-            ax = drawn[row * len(keys) + column]
-            _scatter(ax, points, adata, key=key, cells=cells)
-            ax.set_title(f"{block.capitalize()} codes, by {key}", fontsize=11)
+        for place, name in enumerate(colors):
+            ax = drawn[row * len(colors) + place]
+            _scatter(ax, points[row], adata, key=name, cells=cells)
+            ax.set_title(f"{block.capitalize()} codes, by {name}", fontsize=11)
             if len(cells) < adata.n_obs:
                 ax.set_xlabel(f"UMAP 1  ({len(cells):,} of {adata.n_obs:,} cells drawn)")
     return finish(drawn, show=show, save=save, new=axes is None)
@@ -79,13 +88,19 @@ def drawn_cells(n_cells: int, *, seed: int) -> NDArray[np.intp]:
 
 
 def latent_coordinates(
-    adata: AnnData, representation: str, *, cells: NDArray[np.intp], n_neighbors: int, seed: int
+    adata: AnnData,
+    representation: str,
+    *,
+    cells: NDArray[np.intp],
+    n_neighbors: int,
+    seed: int,
+    key: str = UNS_KEY,
 ) -> NDArray[np.floating]:
     """Coordinates of the given cells, ``(n_drawn, 2)``: stored ones, else a UMAP of the codes."""
-    ready = f"X_umap_scdisent_{representation}"
+    ready = obsm_key(representation, f"umap_{key}")
     if ready in adata.obsm:
         return np.asarray(adata.obsm[ready])[cells, :2]
-    slot = obsm_key(representation)
+    slot = obsm_key(representation, key)
     if slot not in adata.obsm:
         msg = (
             f"adata.obsm holds no {slot!r}, only {sorted(adata.obsm)}. Call tl.embed(adata, model) "
@@ -101,9 +116,9 @@ def latent_coordinates(
     return light.obsm["X_umap"]
 
 
-def _color_keys(adata: AnnData, color: str | Sequence[str] | None) -> list[str]:
+def _color_keys(adata: AnnData, color: str | Sequence[str] | None, *, key: str) -> list[str]:
     if color is None:
-        embed = stored(adata, "embed", call="tl.embed(adata, model)")
+        embed = stored(adata, "embed", call="tl.embed(adata, model)", key=key)
         color = [key for key in (embed["condition_key"], embed["labels_key"]) if key]
     keys = [color] if isinstance(color, str) else list(color)
     missing = [key for key in keys if key not in adata.obs]

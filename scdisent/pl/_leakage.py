@@ -7,6 +7,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
+from scdisent._constants import UNS_KEY
 from scdisent._errors import InputDataError
 from scdisent.pl._figure import (
     BLUE,
@@ -36,6 +37,7 @@ def leakage(
     *,
     representation: str | Sequence[str] | None = None,
     target: str = "condition",
+    key: str = UNS_KEY,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -55,6 +57,8 @@ def leakage(
         Rows to draw, from top. Default: all, as in the table.
     target
         What was to be read: ``"condition"`` or another target of the table.
+    key
+        Name under which results are stored.
     ax
         Axes to draw on.
     show, save
@@ -71,7 +75,7 @@ def leakage(
     """
     frame = adata_or_frame
     if isinstance(frame, AnnData):
-        frame = stored(frame, "leakage", call="tl.score(adata, model)")
+        frame = stored(frame, "leakage", call="tl.score(adata, model)", key=key)
     rows = leakage_rows(frame, representation=representation, target=target)
     size = (9.2, 1.5 + 0.68 * len(rows))
     (drawn,) = panels(1, 1, axes=ax, size=size)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scdisent._constants import UNS_KEY, obsm_key
 from scdisent._errors import InputDataError
 from scdisent.pl._latent import drawn_cells, latent_coordinates
-from scdisent.tl._embed import described, history_frame
+from scdisent.tl._embed import described, history_frame, same_curves
 
 EMBED, SCORE = "scdisent.tl.embed(adata, model)", "scdisent.tl.score(adata, model)"
 MOST_POINTS = 5_000
@@ -100,9 +100,7 @@ class Source:
         stored, own = self.results.get("history"), history_of(self.model)
         if stored is None or own is None:
             return
-        shared = [name for name in own.columns if name in stored.columns]
-        same = len(stored) == len(own) and bool(shared)
-        if not same or not np.array_equal(stored[shared], own[shared], equal_nan=True):
+        if not same_curves(stored, own):
             msg = (
                 "the training curves stored with the cells are not those of the model: the "
                 f"results are of another one. Call {EMBED} and {SCORE} with this model."

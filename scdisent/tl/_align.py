@@ -10,6 +10,7 @@ from anndata import AnnData
 from scdisent import metrics as sm
 from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError
+from scdisent.tl._embed import store_results
 from scdisent.tl._foreign import readable
 from scdisent.tl._latents import dbsr_ls, fvh_lt
 from scdisent.tl._space import random_cells
@@ -80,8 +81,7 @@ def align(
         for suffix, values in parts.items():
             frame = pd.DataFrame(values.T, index=genes, columns=names)
             adata.varm[f"{key_added}_{name}{suffix}"] = frame.reindex(adata.var_names)
-    results = adata.uns.setdefault(key_added, {})
-    results["gas"] = {
+    found = {
         "slots": alignment.slots,
         "summary": pd.DataFrame(
             {
@@ -97,7 +97,7 @@ def align(
         ),
         "reference": alignment.reference,
     }
-    results["lsdi_runs"] = _separation(alignment, runs)
+    store_results(adata, key_added, gas=found, lsdi_runs=_separation(alignment, runs))
     return alignment
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -16,6 +17,7 @@ def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
     ``obsm["X_<key>_latent"]`` for a model of one block (posterior means, ``(n_cells, n_latent)``),
     ``uns[<key>]["embed"]`` (model, preset, likelihood, version, keys of the setup) and
     ``uns[<key>]["history"]`` (one column a curve). Everything can be written to h5ad and zarr.
+    What ``uns[<key>]`` held of another model is removed.
 
     Parameters
     ----------
@@ -32,13 +34,26 @@ def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
     }
     for name, values in codes.items():
         adata.obsm[obsm_key(name, key_added)] = values
-    results = adata.uns.setdefault(key_added, {})
-    results["embed"] = {
-        "version": __version__,
-        "representations": list(codes),
-        **described(model),
-    }
-    results["history"] = history_frame(model.history)
+    made = {"version": __version__, "representations": list(codes), **described(model)}
+    history = history_frame(model.history)
+    before = adata.uns.get(key_added, {}).get("history")
+    if before is not None and not same_curves(before, history):
+        adata.uns[key_added] = {}  # what was stored is of another model
+    store_results(adata, key_added, embed=made, history=history)
+
+
+def store_results(adata: AnnData, key: str, **values: Any) -> None:
+    """Add results under ``uns[key]``; a view becomes a copy, and its parent stays as it was."""
+    if adata.is_view:
+        adata.uns[key] = dict(adata.uns.get(key, {}))
+    adata.uns.setdefault(key, {}).update(values)
+
+
+def same_curves(first: pd.DataFrame, second: pd.DataFrame) -> bool:
+    """Whether two histories are of one model; files give other types of columns back."""
+    shared = [name for name in first.columns if name in second.columns]
+    same = len(first) == len(second) and bool(shared)
+    return same and np.array_equal(first[shared], second[shared], equal_nan=True)
 
 
 def described(model: Any) -> dict[str, str]:

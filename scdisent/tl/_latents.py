@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scdisent import metrics as sm
 from scdisent._constants import UNS_KEY
 from scdisent._errors import ScDisentWarning, SetupError, one_of
+from scdisent.tl._embed import store_results
 from scdisent.tl._space import LatentSpace, need_results, read_space, spread_cells
 
 MIN_MEAN = 0.02
@@ -94,7 +95,7 @@ def fvh_lt(
         "off_manifold": found.off_manifold,
     }
     store_latents(adata, key_added, space, kl_cut=kl_cut, **columns)
-    adata.uns[key_added]["fvh_lt"] = {
+    settings = {
         "grid": grid,
         "n_grid": n_grid,
         "n_base": len(base),
@@ -102,6 +103,7 @@ def fvh_lt(
         "scale": "centred log" if space.is_counts else "data",
         "kl_cut": kl_cut,
     }
+    store_results(adata, key_added, fvh_lt=settings)
     return found
 
 
@@ -162,13 +164,14 @@ def dbsr_ls(
     store_loadings(adata, f"{key_added}_dbsr_ls_coef", space, effects)
     columns = {"selected": found.latent_selected, "n_links": found.link_selected.sum(axis=1)}
     store_latents(adata, key_added, space, kl_cut=kl_cut, **columns)
-    adata.uns[key_added]["dbsr_ls"] = {
+    made = {
         "lambda_block": found.lambda_block,
         "lambda_element": found.lambda_element,
         "path": found.path,
         "r2": pd.DataFrame({"r2": found.r2}, index=space.genes),
         "is_counts": space.is_counts,
     }
+    store_results(adata, key_added, dbsr_ls=made)
     return found
 
 
@@ -223,8 +226,7 @@ def lsdi(adata: AnnData, *, key_added: str = UNS_KEY, seed: int = 0) -> pd.DataF
     if len(inputs) > 1:
         numbers = frame.drop(columns="tool").groupby("block", sort=False).mean().reset_index()
         frame = pd.concat([frame, numbers.assign(tool="mean")], ignore_index=True)
-    adata.uns[key_added]["lsdi"] = frame
-    adata.uns[key_added]["lsdi_by_cut"] = pd.concat(cuts, ignore_index=True)
+    store_results(adata, key_added, lsdi=frame, lsdi_by_cut=pd.concat(cuts, ignore_index=True))
     return frame
 
 
@@ -289,8 +291,7 @@ def store_latents(
     adata: AnnData, key: str, space: LatentSpace, *, kl_cut: float, **columns: Any
 ) -> None:
     """Write a row for each latent, beside what earlier calls found."""
-    results = adata.uns.setdefault(key, {})
-    known = results.get("latents")
+    known = adata.uns.get(key, {}).get("latents")
     frame = pd.DataFrame(
         {
             "block": space.blocks,
@@ -302,7 +303,7 @@ def store_latents(
     )
     if known is not None and list(known.index) == space.names:
         frame = frame.join(known.drop(columns=frame.columns, errors="ignore"))
-    results["latents"] = frame.assign(**columns)
+    store_results(adata, key, latents=frame.assign(**columns))
 
 
 def rare_genes(space: LatentSpace) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError
+from scdisent.tl._embed import store_results
 from scdisent.tl._latents import rare_genes, store_latents, store_loadings
 from scdisent.tl._space import read_space
 
@@ -72,5 +73,5 @@ def programmes(
         n_genes=((known >= TOUCHED * known.max(axis=0)) & (known > 0)).sum(axis=1),
         top_genes=[", ".join(space.genes[row]) for row in order],
     )
-    adata.uns[key_added]["programmes"] = table
+    store_results(adata, key_added, programmes=table)
     return table

@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from scdisent import metrics as sm
+from scdisent._constants import UNS_KEY
 from scdisent._errors import InputDataError, OptionError
 from scdisent.effects import log_normalise
 from scdisent.metrics._spec import spec_of
@@ -241,7 +242,7 @@ def _methods(
     still = control if layer is None else AnnData(control.layers[layer], var=control.var)
     yield "baseline", NO_CHANGE, still
     if hasattr(baselines, "transfers"):
-        condition = next(iter(predicted.values())).uns["scdisent"]["prediction"]["condition"]
+        condition = _condition_of(predicted)
         for recipe in baselines.transfers:
             if recipe not in ("auto", "identity"):
                 cells = baselines.predict(control, condition=condition, transfer=recipe, seed=seed)
@@ -249,6 +250,23 @@ def _methods(
     else:
         for name, cells in dict(baselines or {}).items():
             yield "baseline", name, cells
+
+
+def _condition_of(predicted: Mapping[str, AnnData]) -> str:
+    """Condition that the predictions are about, as those of this package say."""
+    found = {
+        str(cells.uns[UNS_KEY]["prediction"]["condition"])
+        for cells in predicted.values()
+        if "prediction" in cells.uns.get(UNS_KEY, {})
+    }
+    if len(found) != 1:
+        msg = (
+            "baselines=ShiftModel asks it for the condition of the predictions, but they name "
+            f"{sorted(found) or 'none'}. Pass the cells that it predicts: "
+            "baselines={'shift': shift.predict(control, condition=...)}."
+        )
+        raise InputDataError(msg)
+    return found.pop()
 
 
 def _values(

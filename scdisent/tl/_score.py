@@ -1,6 +1,8 @@
 """The audit of a model on cells: what leaks where, what is kept, how well it reconstructs."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +14,8 @@ from sklearn.decomposition import PCA
 
 from scdisent import metrics as sm
 from scdisent._constants import UNS_KEY
-from scdisent._errors import SetupError, one_of
-from scdisent.tl._embed import setup_keys
+from scdisent._errors import InputDataError, ScDisentWarning, SetupError, one_of
+from scdisent.tl._embed import setup_keys, store_results
 from scdisent.tl._latents import dbsr_ls, fvh_lt, lsdi
 from scdisent.tl._space import random_cells
 
@@ -70,9 +72,9 @@ def score(
         (k-means, only for comparison with published tables), ``"likelihood"``; and, without
         labels, ``"fvh_lt"``, ``"dbsr_ls"``, ``"lsdi"``: what each latent drives and how well they
         are separated (the functions of these names). Parts that need a condition or cell types
-        are left out where setup named none.
+        are left out where setup named none, and with a warning where the cells do not allow them.
     max_cells
-        Audit a random subset of larger data.
+        Audit a random subset of larger data, with enough cells of rare conditions.
     min_cells
         Cell types with fewer cells are not audited on their own.
     key_added
@@ -87,21 +89,28 @@ def score(
     ``uns[<key>]["statement"]`` its conclusion in words.
     """
     parts = [one_of(part, PARTS, "metrics") for part in (metrics or PARTS)]
-    cells = random_cells(adata, max_cells, seed=seed)
-    labels = _read_labels(cells, setup_keys(model))
+    if not model.representations:
+        msg = f"a {type(model).__name__} has no latent codes to audit. See tl.evaluate_response."
+        raise SetupError(msg)
+    keys = setup_keys(model)
+    cells = random_cells(adata, max_cells, seed=seed, spread_over=keys["condition_key"])
+    labels = _read_labels(cells, keys)
     codes = {
         name: model.get_latent_representation(cells, representation=name)
         for name in model.representations
     }
     audits: dict[str, sm.Leakage] = {}
     if "leakage" in parts and labels.condition is not None:
-        audits |= _leaks(cells, model, codes, labels, min_cells=min_cells, seed=seed)
+        with _left_out("leakage"):
+            audits |= _leaks(cells, model, codes, labels, min_cells=min_cells, seed=seed)
     if "controls" in parts and labels.condition is not None:
-        audits |= _controls(cells, model, codes, labels, seed=seed)
+        with _left_out("controls"):
+            audits |= _controls(cells, model, codes, labels, seed=seed)
     rows = [_leak_row(name, audit) for name, audit in audits.items()]
     if labels.cell_type is not None:
         if "cell_type" in parts:
-            rows += _cell_type_rows(codes, labels, seed=seed)
+            with _left_out("cell_type"):
+                rows += _cell_type_rows(codes, labels, seed=seed)
         if "nmi" in parts:
             rows += _nmi_rows(codes, labels, seed=seed)
     if "likelihood" in parts:
@@ -113,6 +122,16 @@ def score(
     table = pd.DataFrame(rows, columns=_COLUMNS)
     _store(adata, table, audits, key_added)
     return table
+
+
+@contextmanager
+def _left_out(part: str) -> Iterator[None]:
+    """Go on without a part that these cells cannot answer, and say so."""
+    try:
+        yield
+    except InputDataError as error:
+        msg = f"tl.score leaves out {part!r}: {error}"
+        warnings.warn(msg, ScDisentWarning, stacklevel=4)
 
 
 _COLUMNS = ["metric", "representation", "target", "value", "lower", "upper", "null_95"]
@@ -273,15 +292,14 @@ def _nmi_rows(codes: Mapping[str, Codes], labels: _Labels, *, seed: int) -> list
 
 
 def _store(adata: AnnData, table: pd.DataFrame, audits: Mapping[str, sm.Leakage], key: str) -> None:
-    results = adata.uns.setdefault(key, {})
-    results["scores"] = table
+    store_results(adata, key, scores=table)
     if audits:
         frames = [
             audit.to_frame().assign(representation=name, target="condition")
             for name, audit in audits.items()
         ]
-        results["leakage"] = pd.concat(frames, ignore_index=True)
+        store_results(adata, key, leakage=pd.concat(frames, ignore_index=True))
     if "invariant" in audits:
-        results["statement"] = str(audits["invariant"].equivalent())
+        store_results(adata, key, statement=str(audits["invariant"].equivalent()))
     elif audits:
-        results.pop("statement", None)  # of another model
+        adata.uns[key].pop("statement", None)  # of another model

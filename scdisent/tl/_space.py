@@ -117,12 +117,20 @@ def read_space(adata: AnnData, model: Any, *, max_cells: int, seed: int) -> Late
     return LatentSpace(cells, model, mean.astype(np.float64), variance.astype(np.float64))
 
 
-def random_cells(adata: AnnData, max_cells: int, *, seed: int) -> AnnData:
-    """All cells, or ``max_cells`` of them in their order."""
+def random_cells(adata: AnnData, max_cells: int, *, seed: int, spread_over: str = "") -> AnnData:
+    """All cells, or ``max_cells`` of them in their order.
+
+    ``spread_over``: column of which each level gets at least half of an even share.
+    """
     if adata.n_obs <= max_cells:
         return adata
-    chosen = np.random.default_rng(seed).choice(adata.n_obs, max_cells, replace=False)
-    return adata[np.sort(chosen)]
+    order = np.random.default_rng(seed).permutation(adata.n_obs)
+    if spread_over in adata.obs:
+        levels = adata.obs[spread_over].astype(str).iloc[order]
+        turn = levels.groupby(levels, sort=False).cumcount().to_numpy()
+        is_late = turn >= max_cells // (2 * levels.nunique())
+        order = order[np.argsort(is_late, kind="stable")]
+    return adata[np.sort(order[:max_cells])]
 
 
 def spread_cells(space: LatentSpace, n_cells: int, *, seed: int) -> NDArray[np.intp]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError
+from scdisent.tl._embed import store_results
 from scdisent.tl._space import LatentSpace, read_space, spread_cells
 
 INVARIANT = "invariant"
@@ -64,13 +65,14 @@ def swap(
     codes = np.repeat(space.mean[rows][:, None], len(columns), axis=1)
     codes[..., ~is_invariant] = space.mean[columns][:, ~is_invariant]
     decoded = space.decode(codes.reshape(-1, codes.shape[-1]))
-    adata.uns.setdefault(key_added, {})["swap"] = {
+    found = {
         "values": decoded.reshape(*codes.shape[:2], -1).astype(np.float32),
         "rows": _decoded(space, rows),
         "columns": _decoded(space, columns),
         "cells": space.cells.obs_names[rows].to_numpy(str),
         "conditions": np.array(names),
     }
+    store_results(adata, key_added, swap=found)
 
 
 def typical_cells(

@@ -7,6 +7,7 @@ from anndata import AnnData
 
 from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError
+from scdisent.tl._embed import store_results
 from scdisent.tl._space import read_space
 
 
@@ -63,10 +64,11 @@ def traverse(
     for latent, places in enumerate(grid):
         moved[latent, :, latent] = places
     decoded = space.decode(moved.reshape(-1, len(start)))
-    adata.uns.setdefault(key_added, {})["traversal"] = {
+    found = {
         "values": decoded.reshape(*grid.shape, -1).astype(np.float32),
         "grid": grid,
         "base": space.decode(start[None])[0].astype(np.float32),
         "latents": np.array(space.names),
         "genes": np.array(space.genes, dtype=str),
     }
+    store_results(adata, key_added, traversal=found)

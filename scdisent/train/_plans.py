@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scdisent._errors import OptionError
 from scdisent.module import CRITIC, MODEL, DisentModule, State
+from scdisent.nn import Cells
 from scdisent.train._schedules import Schedule, as_schedule
 
 
@@ -71,8 +72,12 @@ class PlayersPlan(pl.LightningModule):
         self.leak_tolerance, self.dual_rate, self.dual_factor = leak_tolerance, dual_rate, 1.0
         self._check_options()
         self._sums: dict[str, Any] = defaultdict(float)
+        self._counts: Any = 0
 
     def _check_options(self) -> None:
+        if self.n_critic_steps < 1:
+            msg = f"n_critic_steps={self.n_critic_steps} must be at least 1."
+            raise OptionError(msg)
         unknown = set(self.schedules) - set(self.module.weights)
         if unknown:
             known = ", ".join(sorted(self.module.weights))
@@ -147,6 +152,17 @@ class PlayersPlan(pl.LightningModule):
             self.manual_backward(loss)
             optimizer.step()
         self._add("critic_loss_train", loss, n_cells=len(state.cells))
+        if self.leak_tolerance is not None:
+            self._count(state.cells)
+
+    def _count(self, cells: Cells) -> None:
+        """Cells of each type under each condition, of which the best guess is made."""
+        n_conditions, n_types = self.module.n_conditions, self.module.n_cell_types
+        types = cells.cell_type if n_types else torch.zeros_like(cells.condition)
+        counts = torch.bincount(
+            types * n_conditions + cells.condition, minlength=max(n_types, 1) * n_conditions
+        )
+        self._counts = self._counts + counts
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The terms at their full weights, so that epochs can be compared."""
@@ -203,10 +219,24 @@ class PlayersPlan(pl.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def _ascend(self) -> None:
-        guess = math.log(self.module.n_conditions)
+        counts = torch.as_tensor(self._counts).reshape(-1, self.module.n_conditions)
+        weights = self.module.adversaries["condition"].class_weights
+        guess = guess_cross_entropy(counts.to(weights) * weights)
+        self._counts = 0
         found = self.epoch_mean("critic_loss_train")
         step = self.dual_rate * (guess - found - (self.leak_tolerance or 0.0))
         self.dual_factor = max(0.0, self.dual_factor + step)
+
+
+def guess_cross_entropy(counts: Tensor) -> float:
+    """Cross-entropy in nats of the best guess that knows the cell type only.
+
+    ``counts`` are the weighted cells of each type under each condition, ``(n_types,
+    n_conditions)``. With balanced weights and the same composition under every condition it is
+    log n_conditions.
+    """
+    share = counts / counts.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    return float(-torch.xlogy(counts, share).sum() / counts.sum())
 
 
 def _keep_freed_memory() -> None:

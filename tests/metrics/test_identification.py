@@ -49,6 +49,12 @@ def test_the_support_is_found_under_permutation_and_scale(rng):
     assert extra == pytest.approx(2 * 6 / (6 + 5 + 6))
 
 
+def test_no_link_on_either_side_is_no_overlap(rng):
+    _, factors = planted(rng)
+    none = np.zeros((3, 5))
+    assert support_f1(none, none > 0, codes=factors, factors=factors) == 0
+
+
 def test_the_frechet_distance_is_that_of_its_formula(rng):
     real = rng.normal(size=(400, 5)) @ rng.normal(size=(5, 5))
     fake = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5)) + 1

@@ -136,6 +136,15 @@ def test_scores_are_the_same_for_sparse_cells_and_any_order_of_cells_and_genes(s
         score(dense[0], dense[1][:, :4], dense[2])
 
 
+def test_a_constant_that_is_rounded_differently_does_not_respond(rng):
+    sizes = (1_000, 700)
+    observed, control = (rng.normal(size=(n, 20)) for n in sizes)
+    observed[:, 3] = control[:, 3] = 0.1
+    assert observed[:, 3].mean() != control[:, 3].mean() or observed[:, 3].var() > 0
+    assert sm.top_genes(observed, control, n=20).tolist()[-1] == 3
+    assert sm.de_weights(observed, control)[3] == 0
+
+
 def test_a_gene_that_differs_without_spread_is_sure_but_finite(cells):
     observed, predicted, control = (x.copy() for x in cells)
     for x, value in ((observed, 1), (predicted, 2), (control, 0)):

@@ -142,6 +142,16 @@ def test_predictions_of_some_genes_are_compared_on_these_genes(three):
     np.testing.assert_allclose(nothing[["x", "y"]], 0, atol=1e-9)
 
 
+def test_doses_are_drawn_on_the_genes_that_were_predicted(dosed):
+    some = dosed[:, 2:].copy()
+    still = predicted_of(some[some.obs["drug"] == "none"], "nothing", dose=0.5)
+    table = dose_table(dosed, ["gene3"], dose_key="dose", predicted=still, **KEYS)
+    at = table.set_index(["kind", "dose"])["mean"]
+    assert at["predicted", 0.5] == pytest.approx(at["observed", 0.0])
+    with pytest.raises(InputDataError, match="predicted cells have no gene 'gene0'"):
+        dose_table(dosed, ["gene0"], dose_key="dose", predicted=still, **KEYS)
+
+
 def test_doses_of_several_drugs_are_not_pooled(dosed):
     two = dosed.copy()
     two.obs["drug"] = np.where(np.arange(two.n_obs) % 2, two.obs["drug"], "other")

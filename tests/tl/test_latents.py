@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scvi
 import torch
+from anndata import ImplicitModificationWarning
 from scipy import integrate, sparse
 from torch.distributions import Normal, kl_divergence
 
@@ -543,6 +544,20 @@ def test_results_come_back_from_files_and_can_be_worked_on(tmp_path, suffix):
 
 TINY = {"n_latent": 3, "n_hidden": 16}
 FAST = {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False, "batch_size": 64}
+
+
+def test_results_of_a_view_stay_its_own():
+    adata, model = two_blocks()
+    tl.fvh_lt(adata, model)
+    before = adata.uns["scdisent"]["fvh_lt"]
+    view = adata[: adata.n_obs // 2]
+    with pytest.warns(ImplicitModificationWarning):  # as in scanpy
+        tl.traverse(view, model)
+    tl.fvh_lt(view, model, n_base=16)
+    assert view.uns["scdisent"]["fvh_lt"]["n_base"] == 16
+    assert "traversal" in view.uns["scdisent"]
+    assert adata.uns["scdisent"]["fvh_lt"] is before
+    assert "traversal" not in adata.uns["scdisent"]
 
 
 @pytest.fixture(scope="module")

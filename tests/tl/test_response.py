@@ -180,6 +180,18 @@ def test_intervals_hold_what_other_cells_would_give():
     assert np.mean(plain) < 0.7
 
 
+def test_predictions_of_others_stand_beside_the_recipes(world):
+    observed, control, model = world
+    ours = model.predict(control, condition="stimulated")
+    other = AnnData(ours.X.copy(), var=ours.var)
+    both = {"other": other, "ours": ours}
+    table = scdisent.tl.evaluate_response(observed, both, control, baselines=model)
+    values = wide(table)
+    assert values.loc["other", "pearson_delta"] == values.loc["ours", "pearson_delta"]
+    with pytest.raises(InputDataError, match=r"they name none\. Pass the cells"):
+        scdisent.tl.evaluate_response(observed, other, control, baselines=model)
+
+
 def test_layers_and_values_that_are_no_counts(world):
     observed, control, model = world
     predicted = model.predict(control, condition="stimulated")

@@ -111,6 +111,49 @@ def test_score_finds_a_leak_that_one_cell_type_hides(cells):
     assert "no equivalence" in adata.uns["scdisent"]["statement"]
 
 
+def test_what_cells_cannot_answer_is_left_out_with_a_reason(cells):
+    adata = cells.copy()
+    adata.obs["donor"] = np.where(adata.obs["condition"] == "control", "a", "b")
+    with pytest.warns(scdisent.ScDisentWarning, match="leaves out 'leakage'.*at least two groups"):
+        table = tl.score(adata, PlantedModel(adata), metrics=["leakage", "nmi", "likelihood"])
+    assert set(table["metric"]) == {"nmi", "nll_joint", "nll_invariant"}
+    assert "leakage" not in adata.uns["scdisent"]
+
+
+def test_a_subset_holds_enough_cells_of_rare_conditions(cells):
+    adata = cells.copy()
+    control = np.flatnonzero((adata.obs["condition"] == "control").to_numpy())
+    adata = adata[np.r_[control[:40], np.flatnonzero(adata.obs["condition"] != "control")]].copy()
+    table = tl.score(adata, PlantedModel(adata), metrics=["leakage"], max_cells=100)
+    assert len(table) == 2
+    some = tl._space.random_cells(adata, 100, seed=0, spread_over="condition")
+    assert some.obs["condition"].value_counts()["control"] >= 25
+    assert some.n_obs == 100
+    assert list(some.obs_names) == [name for name in adata.obs_names if name in some.obs_names]
+
+
+def test_a_closed_form_has_nothing_to_audit(cells):
+    adata = cells.copy()
+    scdisent.setup_anndata(adata, condition_key="condition", control="control")
+    model = scdisent.ShiftModel(adata)
+    model.train()
+    with pytest.raises(ValueError, match="ShiftModel has no latent codes"):
+        tl.score(adata, model)
+
+
+def test_embedding_another_model_removes_the_results_of_the_first(cells):
+    adata = cells.copy()
+    model = PlantedModel(adata)
+    tl.embed(adata, model)
+    tl.score(adata, model, metrics=["nmi"])
+    tl.embed(adata, model)
+    assert "scores" in adata.uns["scdisent"]
+    other = PlantedModel(adata)
+    other.history = {"elbo_train": pd.DataFrame({"elbo_train": [3.0, 1.0]})}
+    tl.embed(adata, other)
+    assert set(adata.uns["scdisent"]) == {"embed", "history"}
+
+
 def test_results_survive_h5ad_and_zarr(cells, tmp_path):
     adata = cells.copy()
     model = PlantedModel(adata)

@@ -318,6 +318,29 @@ def test_the_own_effect_of_a_handful_of_cells_is_not_trusted(world):
     np.testing.assert_allclose(sure, effects[2])
 
 
+@pytest.mark.parametrize("recipe", ["nearest", "weighted", "mean"])
+def test_a_handful_of_cells_says_nothing_about_other_groups_either(world, recipe):
+    profiles, effects = world
+    wild = effects.copy()
+    wild[2] += 50
+    table, clean = table_of(profiles, wild), table_of(profiles, effects, hidden=[2])
+    table.n_cells[2, 1] = 3
+    for group in ("g2", "g0"):
+        found = ef.group_effect(table, "drug", group=group, recipe=recipe)
+        np.testing.assert_allclose(
+            found, ef.group_effect(clean, "drug", group=group, recipe=recipe)
+        )
+    table.n_cells[:, 1] = 3  # where there is nothing better, it is taken
+    assert np.isfinite(ef.group_effect(table, "drug", group="g0", recipe=recipe)).all()
+
+
+def test_the_choice_of_auto_is_made_once_for_each_question(world, monkeypatch):
+    table = table_of(*world)
+    first = ef.group_effect(table, "drug", group="g0", recipe="auto")
+    monkeypatch.setattr("scdisent.effects._groups.left_out_errors", lambda *_, **__: 1 / 0)
+    np.testing.assert_array_equal(ef.group_effect(table, "drug", group="g0", recipe="auto"), first)
+
+
 def test_dose_zero_has_no_effect():
     frame = pd.DataFrame({"dose": [1.0, 2.0, 0.0]}, index=["a", "b", "none"])
     table = ConditionTable(frame, dose="dose")

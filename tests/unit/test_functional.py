@@ -1,6 +1,7 @@
 """Closed forms, second implementations and invariances of the pure functions."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -70,6 +71,24 @@ def test_zero_inflated_negative_binomial_equals_the_dense_distribution(counts, d
         strict=True,
     ):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+def test_zeros_that_are_stored_change_no_likelihood(counts, decoded, rng):
+    logits, theta, library = (value.detach() for value in decoded)
+    gate = torch.from_numpy(rng.normal(size=counts.shape))
+    stored = counts.clone()
+    stored[:, ::3] = 1.0
+    with_zeros = stored.to_sparse_csr()
+    rows = torch.repeat_interleave(torch.arange(len(counts)), with_zeros.crow_indices().diff())
+    with_zeros.values().copy_(counts[rows, with_zeros.col_indices()])
+    assert (with_zeros.values() == 0).any()
+    cells = [fn.SparseCells.from_tensor(x) for x in (counts, with_zeros)]
+    zinb = partial(
+        fn.zero_inflated_negative_binomial, logits=logits, gate=gate, theta=theta, library=library
+    )
+    torch.testing.assert_close(*map(zinb, cells))
+    nb = partial(fn.negative_binomial, logits=logits, theta=theta, library=library)
+    torch.testing.assert_close(*map(nb, cells))
 
 
 def test_poisson_equals_the_dense_distribution(counts, decoded):
@@ -163,6 +182,23 @@ def test_sums_over_cells_and_genes_ignore_autocast(counts, rng):
     torch.testing.assert_close(found, expected)
 
 
+def test_gradients_ignore_autocast(counts, rng):
+    codes = torch.from_numpy(rng.normal(size=(60, 3))).float().requires_grad_()
+    pull = torch.from_numpy(rng.normal(size=(60, 60))).float()
+    cells = fn.SparseCells.from_tensor(counts.float())
+    logits, theta = torch.randn(counts.shape), torch.full((counts.shape[1],), 3.0).requires_grad_()
+
+    def gradients():
+        kernel = (fn.rbf_kernel(codes) * pull).sum()
+        value = fn.negative_binomial(cells, logits, theta=theta, library=cells.totals)
+        return torch.autograd.grad(kernel, codes) + torch.autograd.grad(value.sum(), theta)
+
+    expected = gradients()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gradients()
+    torch.testing.assert_close(found, expected)
+
+
 def test_mmd_equals_its_definition(rng):
     codes, condition = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
     expected = loop_mmd(codes, condition == 0, condition == 1, direct_kernel(codes))
@@ -187,6 +223,14 @@ def test_mmd_within_strata_is_the_mean_of_theirs(rng):
         within=torch.from_numpy(stratum),
     )
     assert found.item() == pytest.approx(np.average(parts, weights=weights), rel=1e-6)
+
+
+def test_mmd_of_more_groups_than_cells_is_that_of_the_groups_there_are(rng):
+    kernel = fn.rbf_kernel(torch.from_numpy(rng.normal(size=(60, 3))))
+    condition, types = (torch.from_numpy(rng.integers(0, n, 60)) for n in (3, 2))
+    expected = fn.mmd(kernel, condition, n_conditions=3, within=types)
+    found = fn.mmd(kernel, 7 * condition, n_conditions=2_000, within=types)
+    torch.testing.assert_close(found, expected)
 
 
 def test_mmd_is_unbiased_and_ignores_scale_and_composition():
