@@ -1,4 +1,4 @@
-"""Benchmarks that make the published tables; each is resumable and has one command.
+"""Benchmarks that make the published tables; each has one command, and long ones go on.
 
 Studies have a page of their own; suites are grids of data, methods and seeds in TOML files. The
 modules behind them are loaded on first use.

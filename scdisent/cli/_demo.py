@@ -15,7 +15,7 @@ from anndata import AnnData
 
 import scdisent
 from scdisent import ScDisentError
-from scdisent.cli._files import write_cells
+from scdisent.cli._files import refuse_outputs, write_cells
 
 SIMULATED = "simulated"
 SIMULATION = {"n_cells": 3_000, "n_genes": 500}
@@ -28,10 +28,21 @@ SETUP = {
 }
 PARTS = ("leakage", "controls", "cell_type")
 MAX_GENES, MAX_AUDITED = 1_000, 3_000
+FILES = {
+    "latent.png": "both latent blocks",
+    "history.png": "terms of the loss",
+    "leakage.png": "the audit",
+    "response.png": "predicted against observed response of the donor left out",
+    "demo.h5ad": "cells with codes, history and scores",
+    "predicted.h5ad": "predicted cells",
+    "model": "the model: scdisent.load(...)",
+}
+"""What the demo writes."""
 
 
 def demo(args: Namespace) -> None:
     """Run the demo and print what came out and where it is."""
+    refuse_outputs(*(args.out / name for name in FILES), overwrite=args.overwrite)
     with step(1, f"data: {args.data}"):
         adata, setup = demo_data(args.data, seed=args.seed)
         held = held_out(adata, setup.get("sample_key"), seed=args.seed)
@@ -163,16 +174,7 @@ def report(scores: Any, change: dict[str, float], *, statement: str, target: str
 
 def print_files(out: Path) -> None:
     """Say where everything is."""
-    files = {
-        "latent.png": "both latent blocks",
-        "history.png": "terms of the loss",
-        "leakage.png": "the audit",
-        "response.png": "predicted against observed response of the donor left out",
-        "demo.h5ad": "cells with codes, history and scores",
-        "predicted.h5ad": "predicted cells",
-        "model": "the model: scdisent.DISCoVeR.load(...)",
-    }
-    for name, what in files.items():
+    for name, what in FILES.items():
         print(f"  {out / name!s:<32} {what}")
     page = shlex.join(
         ["scdisent", "report", str(out / "demo.h5ad"), "-o", str(out / "report.html")]

@@ -88,9 +88,22 @@ def _demo(verbs: Any) -> None:
         metavar="NAME",
         help="'simulated' (built in) or a name of `scdisent data list`; default: %(default)s",
     )
-    parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR")
-    parser.add_argument("--epochs", type=positive, default=70, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo_output"),
+        metavar="DIR",
+        help="folder for model, cells and figures; default: %(default)s",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        default=70,
+        metavar="N",
+        help="passes over the cells; default: %(default)s",
+    )
+    _add_seed(parser, "of data, training and prediction")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of a demo")
 
 
 def _train(verbs: Any) -> None:
@@ -103,9 +116,9 @@ def _train(verbs: Any) -> None:
             "--condition-key": "obs column of the condition; only bfvae does without",
             "--control": "level of the condition that is the reference",
             "--labels-key": "obs column of the cell type; optional",
-            "--sample-key": "obs column of the donor or replicate",
-            "--batch-key": "obs column of the technical batch",
-            "--dose-key": "obs column of doses of the condition",
+            "--sample-key": "obs column of the donor or replicate; optional",
+            "--batch-key": "obs column of the technical batch; optional",
+            "--dose-key": "obs column of doses of the condition; optional",
             "--layer": "layer with the values of the likelihood; default: X",
         },
     )
@@ -115,15 +128,27 @@ def _train(verbs: Any) -> None:
     parser.add_argument(
         "--likelihood",
         default="nb",
-        help="nb, zinb, poisson, normal or bernoulli; default: %(default)s",
+        metavar="NAME",
+        help="nb, zinb or poisson for raw counts, normal for log or real values, bernoulli for "
+        "zeros and ones, continuous_bernoulli for values between; default: %(default)s",
     )
     parser.add_argument(
-        "--preset", default="default", help="default, paper, or another one of the model"
+        "--preset",
+        default="default",
+        metavar="NAME",
+        help="default (ours), paper, or another one of the model, such as vae of bfvae",
     )
-    parser.add_argument("--n-latent", type=positive, metavar="N", help="latents of a block")
-    parser.add_argument("--max-epochs", type=positive, default=None, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--n-latent", type=positive, metavar="N", help="latents of each block")
+    parser.add_argument(
+        "--max-epochs",
+        type=positive,
+        metavar="N",
+        help="passes over the cells; default: as many as make about 1,000 steps",
+    )
+    _add_seed(parser, "of weights, split and order")
+    parser.add_argument(
+        "--model-dir", type=Path, required=True, metavar="DIR", help="new folder for the model"
+    )
     _add_output(parser)
 
 
@@ -131,18 +156,24 @@ def _predict(verbs: Any) -> None:
     about = "predict each cell of an h5ad file as it would be under another condition"
     parser = _verb(verbs, "predict", run=f"{VERBS}:predict", about=about)
     _add_input(parser)
-    parser.add_argument("--model-dir", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--condition", required=True, help="condition to predict")
-    _add_texts(
-        parser,
-        {
-            "--reference": "condition the cells are in; default: their own column",
-            "--cells": "use only the cells with this level of an obs column, as COLUMN=LEVEL",
-        },
+    _add_model(parser)
+    parser.add_argument("--condition", required=True, metavar="NAME", help="condition to predict")
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="condition the cells are in; default: as their own column says",
+    )
+    parser.add_argument(
+        "--cells", metavar="COLUMN=LEVEL", help="only the cells with this level of an obs column"
     )
     parser.add_argument("--dose", type=float, help="dose of the condition, seen or not")
-    parser.add_argument("--kind", default="counts", help="counts or mean; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--kind",
+        default="counts",
+        metavar="NAME",
+        help="counts: whole numbers, with noise; mean: their expectation; default: %(default)s",
+    )
+    _add_seed(parser, "of the draws")
     _add_output(parser)
 
 
@@ -150,10 +181,16 @@ def _score(verbs: Any) -> None:
     about = "audit a trained model on an h5ad file: what leaks, what is kept"
     parser = _verb(verbs, "score", run=f"{VERBS}:score", about=about)
     _add_input(parser)
-    parser.add_argument("--model-dir", type=Path, required=True, metavar="DIR")
+    _add_model(parser)
     parser.add_argument("--table", type=Path, metavar="CSV", help="also write the scores as CSV")
-    parser.add_argument("--max-cells", type=positive, default=10_000, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--max-cells",
+        type=positive,
+        default=10_000,
+        metavar="N",
+        help="audit a random subset of larger data; default: %(default)s",
+    )
+    _add_seed(parser, "of subset, attackers and shuffles")
     _add_output(parser)
 
 
@@ -174,7 +211,7 @@ def _report(verbs: Any) -> None:
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.html")
     parser.add_argument("--title", metavar="TEXT", help="title of the page")
-    parser.add_argument("--seed", type=int, default=0, help="of the cells drawn and of their UMAP")
+    _add_seed(parser, "of the cells drawn and of their UMAP")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
 
 
@@ -210,7 +247,13 @@ def _bench(verbs: Any) -> None:
         ]
     )
     parser.add_argument("suite", metavar="SUITE", help="a name above, or a TOML file of your own")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), metavar="DIR")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmarks"),
+        metavar="DIR",
+        help="folder for tables, figures and rows; default: %(default)s",
+    )
     parser.add_argument(
         "--jobs",
         type=positive,
@@ -235,11 +278,25 @@ def _listed(title: str, lines: Mapping[str, str]) -> str:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, metavar="INPUT.h5ad", help="is only read")
+    parser.add_argument(
+        "input", type=Path, metavar="INPUT.h5ad", help="cells by genes; is only read"
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-dir", type=Path, required=True, metavar="DIR", help="folder that train wrote"
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"{of}; default: 0")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT.h5ad")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="OUT.h5ad", help="file that is written"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
 

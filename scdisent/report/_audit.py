@@ -117,8 +117,12 @@ def leakage_audit(source: Source) -> str:
     if len(inside):
         parts.append(table(inside, caption="Leakage within each cell type", heads=HEADS))
     else:
-        what = "No cell type was audited on its own: none was named at setup, or all are small."
+        what = "No cell type was audited on its own."
         parts.append(missing(what, "scdisent.tl.score(adata, model, min_cells=...)"))
+    skipped = source.results.get("leakage_skipped")
+    if skipped is not None and len(skipped):
+        own = skipped[skipped["representation"] == name].drop(columns="representation")
+        parts.append(table(own, caption="Cell types that were not audited on their own"))
     return "\n".join(parts)
 
 

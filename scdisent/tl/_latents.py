@@ -119,7 +119,7 @@ def dbsr_ls(
 ) -> sm.SparseRegression:
     """Regress expression on the latents with whole latents and single links off (DBSR-LS).
 
-    Responses are log-normalised counts or the values themselves, never made dense. Folds hold
+    Responses are log-normalised counts, which stay sparse, or the values themselves. Folds hold
     whole donors where setup named them, and batches are regressed out. See
     :func:`scdisent.metrics.dbsr_ls`.
 

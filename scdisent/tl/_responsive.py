@@ -89,7 +89,9 @@ def responsive_cells(
     Raises
     ------
     OptionError
-        If a level is not there, or no group has enough cells of both.
+        If a level is not there.
+    InputDataError
+        If no group has enough cells of both.
 
     Notes
     -----

@@ -86,6 +86,7 @@ def score(
     -------
     Tidy table with the columns ``metric, representation, target, value, lower, upper, null_95``,
     also in ``uns[<key>]["scores"]``. ``uns[<key>]["leakage"]`` holds the audit in full,
+    ``uns[<key>]["leakage_skipped"]`` why cell types were not audited on their own,
     ``uns[<key>]["statement"]`` its conclusion in words.
     """
     parts = [one_of(part, PARTS, "metrics") for part in (metrics or PARTS)]
@@ -298,7 +299,17 @@ def _store(adata: AnnData, table: pd.DataFrame, audits: Mapping[str, sm.Leakage]
             audit.to_frame().assign(representation=name, target="condition")
             for name, audit in audits.items()
         ]
-        store_results(adata, key, leakage=pd.concat(frames, ignore_index=True))
+        skipped = pd.DataFrame(
+            [
+                {"representation": name, "group": group, "reason": reason}
+                for name, audit in audits.items()
+                for group, reason in audit.skipped.items()
+            ],
+            columns=["representation", "group", "reason"],
+            dtype=str,
+        )
+        tables = {"leakage": pd.concat(frames, ignore_index=True), "leakage_skipped": skipped}
+        store_results(adata, key, **tables)
     if "invariant" in audits:
         store_results(adata, key, statement=str(audits["invariant"].equivalent()))
     elif audits:

@@ -409,6 +409,8 @@ def test_demo_writes_what_it_announces(monkeypatch, tmp_path, capsys):
     for name in ("latent.png", "history.png", "leakage.png", "response.png", "predicted.h5ad"):
         assert (tmp_path / "out" / name).stat().st_size > 5_000
         assert str(tmp_path / "out" / name) in shown
+    assert run("demo", "--epochs", 2, "--out", tmp_path / "out") == 2
+    assert "--overwrite" in capsys.readouterr().err
     demo = ad.read_h5ad(tmp_path / "out" / "demo.h5ad")
     assert {"X_scdisent_invariant", "X_scdisent_specific"} <= set(demo.obsm)
     assert {"no change", "ridge"} <= set(demo.uns["scdisent"]["response"]["method"])

@@ -109,6 +109,18 @@ def test_score_finds_a_leak_that_one_cell_type_hides(cells):
     assert within["type_1"] > 0.9
     assert within.drop("type_1").max() < 0.6
     assert "no equivalence" in adata.uns["scdisent"]["statement"]
+    assert not len(adata.uns["scdisent"]["leakage_skipped"])
+
+
+def test_cell_types_that_are_not_audited_are_told_with_the_reason(cells, tmp_path):
+    adata = cells.copy()
+    tl.score(adata, PlantedModel(adata), metrics=["leakage"], min_cells=270)
+    skipped = adata.uns["scdisent"]["leakage_skipped"]
+    own = skipped[skipped["representation"] == "invariant"]
+    sizes = adata.obs["cell_type"].value_counts()
+    assert set(own["group"]) == set(sizes.index[sizes < 270])
+    assert own["reason"].str.contains("fewer than min_cells=270").all()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
 
 
 def test_what_cells_cannot_answer_is_left_out_with_a_reason(cells):
