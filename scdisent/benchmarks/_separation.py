@@ -215,8 +215,15 @@ def run_method(task: tuple[str, str, tuple[int, ...]]) -> list[dict[str, float |
         for number, row in enumerate(rows):
             row["udr"] = float(agreement.scores[number])
             if number != aligned.reference:  # which has nothing to be like
-                row["gas"] = float(np.nanmean(aligned.similarity[number]))
+                row["gas"] = agreement_with_reference(aligned, number)
     return rows
+
+
+def agreement_with_reference(aligned: sm.Alignment, run: int) -> float:
+    """Mean similarity of matched latents; one without a match, of either run, counts as 0."""
+    of_reference = aligned.present[aligned.reference]
+    n_latents = max(int(aligned.present[run].sum()), int(of_reference.sum()))
+    return float(np.nansum(aligned.similarity[run][of_reference]) / n_latents)
 
 
 def separation(
@@ -289,9 +296,9 @@ scale of the likelihood; informative: mean KL above 0.01 nat (principal componen
 variance); FDR: share of informative latents that follow no factor or one that another follows
 already. The full model's capacity is 8 nats a planted factor, and for real data twice what the
 plain VAE uses (11, 15, 38). LSDI is our reconstruction (LSDI-R) from FVH-LT and from DBSR-LS;
-adjusted: against associations permuted within latents. GAS: similarity of matched latents to the
-reference run. Factors with a normal law can be rotated into one another without any change of the
-objective; runs that do so show in a low LSDI, MCC and GAS similarity at a KL like that of the
-others.
+adjusted: against associations permuted within latents. GAS: similarity of latents to those of the
+reference run, 0 for one without a match. Factors with a normal law can be rotated into one another
+without any change of the objective; runs that do so show in a low LSDI, MCC and GAS similarity at a
+KL like that of the others.
 
 """

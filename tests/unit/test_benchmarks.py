@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 import scdisent
+from scdisent import metrics as sm
 from scdisent.benchmarks import _peers, _response_page, _response_targets
 from scdisent.benchmarks import _response as response
 from scdisent.benchmarks._grid import run_grid
 from scdisent.benchmarks._peers import PEERS, SLOW
+from scdisent.benchmarks._separation import agreement_with_reference
 from scdisent.benchmarks._unseen import WORLDS, World
 from scdisent.datasets import simulate_conditions
 
@@ -82,6 +84,16 @@ def scored(values):
         for (kind, method), of_questions in values.items()
         for i, value in enumerate(of_questions)
     )
+
+
+def test_a_latent_without_a_match_counts_as_no_agreement(rng):
+    codes = rng.standard_normal((500, 3))
+    surplus = np.c_[codes, rng.standard_normal((500, 3))]
+    same = sm.gas([codes, -codes])
+    more = sm.gas([codes, codes, surplus], informative=[np.ones(3)] * 2 + [np.ones(6)])
+    for aligned, expected in ((same, 1.0), (more, 0.5)):
+        run = len(aligned.n_latent) - 1 if aligned.reference == 0 else 0
+        assert agreement_with_reference(aligned, run) == pytest.approx(expected, abs=0.03)
 
 
 def test_a_lead_is_counted_and_has_an_interval_over_questions():
