@@ -12,9 +12,9 @@ import pandas as pd
 COLUMNS = {
     "auroc": "AUROC",
     "balanced_accuracy": "bal. acc.",
-    "null_auroc_95": "null 95 %",
-    "within_auroc": "within type",
-    "worst_auroc": "worst type",
+    "null_auroc_95": "AUROC: null 95 %",
+    "within_auroc": "AUROC within type",
+    "worst_auroc": "AUROC, worst type",
     "worst_null_auroc_95": "its null 95 %",
     "decoded_balanced_accuracy": "decoded bal. acc.",
     "type_knn": "type kNN",
@@ -151,7 +151,7 @@ types of at least 100 cells, attackers fitted inside the type; "worst type" is t
 "Null 95 %" is the upper end of the same best attacker under shuffled labels. "Decoded" features are
 30 principal components of the log profile that z alone decodes to. kNN and logistic accuracies are
 balanced and cross-validated over donors. NLL in nats a cell. NMI (k-means) is shown only for
-comparison with published tables: it is near zero for embeddings from which the condition can be
+comparison with published tables: it can be near zero for embeddings from which the condition can be
 read perfectly. Mean ± standard deviation over seeds; a row of one seed has no deviation. Scores
 below 0.5 are no sign of more than invariance: the model saw all donors and made conditions alike
 over all of them, so what an attacker learns from some donors errs on the rest. The world with

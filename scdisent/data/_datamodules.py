@@ -115,7 +115,7 @@ def split_cells(
 def _stratified(
     index: NDArray[np.int64], strata: NDArray[np.generic], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut ``share`` of ``index`` off; strata too small to be cut are ignored in the balance."""
+    """Cut ``share`` of ``index`` off, balanced over the strata where each can be cut."""
     n_cut = round(share * len(index))
     if n_cut == 0:
         return index, index[:0]

@@ -47,11 +47,13 @@ def condition_names(
         )
         raise InputDataError(msg)
     untreated = is_control | ((dose == 0) & (control is not None))
-    pairs = zip(names, dose, untreated, strict=True)
+    pairs = pd.DataFrame({"name": names, "dose": dose, "untreated": untreated})
+    code, unique = pd.factorize(pd.MultiIndex.from_frame(pairs))
     made = [
-        str(control) if rest else at_dose(name, x, separator=separator) for name, x, rest in pairs
+        str(control) if rest else at_dose(name, x, separator=separator) for name, x, rest in unique
     ]
-    return pd.Series(pd.Categorical(made), index=obs.index, name=condition_key)
+    found = pd.Categorical(np.array(made, dtype=object)[code])
+    return pd.Series(found, index=obs.index, name=condition_key)
 
 
 def conditions_of(obs: pd.DataFrame, registry: Mapping[str, Any]) -> "pd.Series[Any]":

@@ -110,7 +110,8 @@ class DisentModel(BaseModelClass):
             Dose of the condition, a number for each cell: conditions then are ``"level@dose"``,
             and models whose codes are computed predict other doses (``predict(dose=)``).
         size_factor_key
-            Positive size factor used as library; None: the observed total count.
+            Positive expected total count of each cell, used as library; factors around 1, as of
+            scran, have to be multiplied by a typical total. None: the observed total count.
         categorical_covariate_keys, continuous_covariate_keys
             Further technical covariates, treated as ``batch_key``.
         condition_table
@@ -246,6 +247,7 @@ class DisentModel(BaseModelClass):
             Arguments of :class:`scdisent.train.PlayersPlan` over the preset's.
         keep_best
             Keep the epoch with the best validation bound among those below ``leakage_ceiling``.
+            Only for cells in memory.
         leakage_ceiling
             Largest area under the ROC curve of the probe that watches training.
         seed

@@ -61,13 +61,14 @@ def setup_anndata(
         Dose of the condition, a number for each cell: conditions then are ``"level@dose"``, and
         models whose codes are computed predict other doses (``predict(dose=)``).
     size_factor_key
-        Positive size factor used as library; None: the observed total count.
+        Positive expected total count of each cell, used as library; factors around 1, as of
+        scran, have to be multiplied by a typical total. None: the observed total count.
     categorical_covariate_keys, continuous_covariate_keys
         Further technical covariates, treated as ``batch_key``.
     condition_table
         What is known of each condition, for models that predict unseen ones: a
-        :class:`scdisent.ConditionTable`, or a DataFrame indexed by condition. It may have rows of
-        conditions without cells.
+        :class:`scdisent.ConditionTable`, or a DataFrame indexed by condition, whose column
+        ``"dose"`` is the dose. It may have rows of conditions without cells.
 
     Raises
     ------
