@@ -239,6 +239,7 @@ def test_validation_books_terms_at_full_weight_and_learns_nothing(table):
 def with_critic_loss(value, **options):
     plan = PlayersPlan(small_module(), leak_tolerance=0.02, dual_rate=2.0, **options)
     plan._add("critic_loss_train", torch.tensor(value), n_cells=10)
+    plan._counts = torch.tensor([50, 50])
     plan._ascend()
     return plan
 
