@@ -11,6 +11,7 @@ SHOWN = (
     "DISCoVeR",
     "DISCoVeR, network alone",
     "stacked, counts",
+    "weighted, counts",
     "mean",
     "ridge",
     "stacked",

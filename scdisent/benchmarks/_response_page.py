@@ -60,8 +60,19 @@ def _table(rows: pd.DataFrame) -> str:
             cells = ["" if np.isnan(v) else f"{v:.3f}" for v in means.loc[name, list(columns)]]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     n_questions = len(scored.groupby(QUESTION, dropna=False))
-    lines.append(f"\n{n_questions} questions, seeds {sorted(rows['seed'].unique().tolist())}.\n")
+    lines.append(f"\n{n_questions} questions, {_seeds(scored)}.\n")
     return "\n".join([*lines, *_by_difficulty(scored), "", *_ahead(scored)])
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    """Seeds of all methods, and of those that have fewer."""
+    everyone = sorted(rows["seed"].unique().tolist())
+    of_method = {
+        name: sorted(own.unique().tolist())
+        for name, own in rows.groupby("method", sort=False)["seed"]
+    }
+    fewer = [f"{name}: {own}" for name, own in of_method.items() if own != everyone]
+    return ", ".join([f"seeds {everyone}", *fewer])
 
 
 QUESTION = ["split", "group", "condition"]
