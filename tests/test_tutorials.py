@@ -58,7 +58,14 @@ def test_nothing_local_and_nothing_large_is_stored(path):
     assert metadata["kernelspec"]["name"] == "python3"
 
 
+def to_run(path):
+    """The longest ones go with the slow tests, so that the default run stays short."""
+    is_long = path.stem[:2] in ("03", "07")
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.science] * is_long)
+
+
 @pytest.mark.tutorial
+@pytest.mark.parametrize("path", map(to_run, NOTEBOOKS))
 def test_tutorial_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("SCDISENT_TUTORIAL_EPOCHS", "3")
     monkeypatch.setenv("MPLBACKEND", "Agg")  # figures are drawn, not encoded

@@ -42,7 +42,8 @@ from scdisent.model._common import (
 )
 from scdisent.model._files import load_folder, save_folder
 from scdisent.model._manager import build_manager, plain_table
-from scdisent.module import INVARIANT, DisentModule
+from scdisent.model._probe import make_probe
+from scdisent.module import DisentModule
 from scdisent.train import BestEpoch, DivergenceGuard, PlayersPlan
 
 GETTER_BATCH_SIZE = 1024
@@ -281,7 +282,7 @@ class DisentModel(BaseModelClass):
         guard = DivergenceGuard()
         callbacks = list(trainer_kwargs.pop("callbacks", None) or [])
         if keep_best and isinstance(datamodule, ResidentDataModule) and datamodule.n_val:
-            probe = self._make_probe(datamodule)
+            probe = make_probe(self, datamodule)
             first = int(self.settled * max_epochs)
             callbacks.append(BestEpoch(probe, first_epoch=first, ceiling=leakage_ceiling))
             trainer_kwargs.setdefault("check_val_every_n_epoch", max(1, max_epochs // 50))
@@ -328,44 +329,6 @@ class DisentModel(BaseModelClass):
             columns = registered_columns(manager)
             return DiskDataModule(x, columns, batch_size=batch_size, **split)
         return ResidentDataModule(CellTable.from_manager(manager), batch_size=batch_size, **split)
-
-    def _make_probe(self, datamodule: ResidentDataModule, *, n_cells: int = 2_000) -> Any:
-        """Codes and conditions of some training and of the validation cells, on request.
-
-        None for a model without a block that must not know the condition.
-
-        Where penalties compare conditions within cell types, the mean of each type is taken out:
-        what composition alone gives away is no reason to pass over an epoch.
-        """
-        if INVARIANT not in self.representations:
-            return None
-        rng = np.random.default_rng(datamodule.seed)
-        parts_of = (datamodule.train_idx, datamodule.val_idx)
-        some = [rng.permutation(index)[:n_cells] for index in parts_of]
-        table = datamodule.table
-        truth = table.columns[KEYS.CONDITION][:, 0]
-        strata: NDArray[np.generic] = np.zeros(len(table), dtype=np.int64)
-        if getattr(self.module, "n_cell_types", 0):
-            strata = table.columns[KEYS.CELL_TYPE][:, 0]
-
-        def probe(module: DisentModule) -> list[NDArray[np.generic]]:
-            was_training = module.training
-            module.eval()
-            parts = []
-            for index in some:
-                codes = pd.DataFrame(self._codes_of(module, datamodule.loader(index)))
-                codes = codes - codes.groupby(strata[index]).transform("mean")
-                parts += [codes.to_numpy(), truth[index]]
-            module.train(was_training)
-            return parts
-
-        return probe
-
-    def _codes_of(self, module: Any, loader: Any) -> NDArray[np.float32]:
-        """Means of the block that must not know the condition."""
-        with torch.inference_mode():
-            codes = [module.posterior(module.cells(batch), INVARIANT).mean for batch in loader]
-        return torch.cat(codes).cpu().numpy()
 
     def _after_training(self, datamodule: pl.LightningDataModule, guard: DivergenceGuard) -> None:
         if guard.diverged_at is not None:

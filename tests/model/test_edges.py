@@ -15,6 +15,7 @@ from scdisent.conditions import ConditionTable
 from scdisent.data import DiskDataModule
 from scdisent.model import _transfer as transfer
 from scdisent.model._anchor import training_cells
+from scdisent.model._probe import make_probe
 from scdisent.module._base import still_statistics
 from scdisent.nn._moved_latents import MovedLatents
 from scdisent.train._plans import guess_cross_entropy
@@ -76,7 +77,7 @@ def test_the_probe_sees_all_conditions_of_a_sorted_file(kit):
     scdisent.setup_anndata(adata, **kit.setup)
     model = kit.build(scdisent.DISCoVeR, adata)
     data = model._make_datamodule(batch_size=32, train_size=0.5, validation_size=0.5, seed=0)
-    *_, truth = model._make_probe(data, n_cells=20)(model.module)
+    *_, truth = make_probe(model, data, n_cells=20)(model.module)
     assert 4 < truth.sum() < 16
 
 
