@@ -1,5 +1,6 @@
 """Runs of a suite: known again by content, stored one file each, shared out among processes."""
 
+import ast
 import hashlib
 import json
 import logging
@@ -29,6 +30,8 @@ from scdisent.benchmarks._suite import Data, Run
 from scdisent.benchmarks._world import World
 
 BACKENDS = ("joblib", "ray")
+NAMES, KEY = ("data", "method", "seed"), "key"
+"""Columns that say which run a row is of."""
 TIMES = ("seconds", "cpu_seconds")
 """Columns that are not the same in two runs of the same key."""
 NO_PART = ("cli", "datasets", "pl")
@@ -95,8 +98,21 @@ def code_version() -> dict[str, str]:
         parts = path.relative_to(PACKAGE).parts
         of_results = parts[-1] in OF_BENCHMARKS if parts[0] == "benchmarks" else True
         if of_results and parts[0] not in NO_PART:
-            digest.update("/".join(parts).encode() + b"\0" + path.read_bytes())
+            digest.update(f"{'/'.join(parts)}\0{_statements(path)}".encode())
     return {"source": digest.hexdigest(), **{p: version(p) for p in LIBRARIES}}
+
+
+def _statements(path: Path) -> str:
+    """Source without comments and docstrings: words change no result."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [each for each in node.body if not _is_text(each)]
+    return ast.unparse(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def key_of(run: Run, cells: str) -> str:
@@ -232,8 +248,21 @@ def perform_all(
 
 def _read(task: Task) -> dict[str, Any]:
     run = task.run
-    names = {"data": run.data.name, "method": run.method.name, "seed": run.seed}
-    return names | pd.read_parquet(task.path).iloc[0].to_dict()
+    names = dict(zip(NAMES, (run.data.name, run.method.name, run.seed), strict=True))
+    return names | {KEY: task.key} | pd.read_parquet(task.path).iloc[0].to_dict()
+
+
+def unpack(table: Path, folder: Path) -> None:
+    """Store the rows of a table made before, so that a suite goes on from its table alone."""
+    if not table.exists():
+        return
+    rows = pd.read_csv(table, float_precision="round_trip")
+    if KEY not in rows:
+        return
+    for key, row in rows.set_index(KEY).drop(columns=list(NAMES)).iterrows():
+        path = folder / f"{key}.parquet"
+        if not path.exists():
+            _store(row.to_dict(), path)
 
 
 class _Watched(Parallel):

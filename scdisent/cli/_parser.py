@@ -88,13 +88,7 @@ def _demo(verbs: Any) -> None:
         metavar="NAME",
         help="'simulated' (built in) or a name of `scdisent data list`; default: %(default)s",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("demo_output"),
-        metavar="DIR",
-        help="folder for model, cells and figures; default: %(default)s",
-    )
+    _add_folder(parser, "demo_output", "for model, cells and figures")
     parser.add_argument(
         "--epochs",
         type=positive,
@@ -247,13 +241,7 @@ def _bench(verbs: Any) -> None:
         ]
     )
     parser.add_argument("suite", metavar="SUITE", help="a name above, or a TOML file of your own")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("benchmarks"),
-        metavar="DIR",
-        help="folder for tables, figures and rows; default: %(default)s",
-    )
+    _add_folder(parser, "benchmarks", "for tables, figures and rows")
     parser.add_argument(
         "--jobs",
         type=positive,
@@ -275,6 +263,16 @@ def _bench(verbs: Any) -> None:
 def _listed(title: str, lines: Mapping[str, str]) -> str:
     width = max(map(len, lines))
     return "\n".join([f"{title}:", *(f"  {name:{width}}  {text}" for name, text in lines.items())])
+
+
+def _add_folder(parser: argparse.ArgumentParser, default: str, what: str) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(default),
+        metavar="DIR",
+        help=f"folder {what}; default: %(default)s",
+    )
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:

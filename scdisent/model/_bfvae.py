@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scdisent._errors import OptionError, one_of
 from scdisent.data import _registry as reg
 from scdisent.data import check_families
-from scdisent.model._common import cuda_devices, resolve_seed, subset
+from scdisent.model._common import at_least, cuda_devices, resolve_seed, subset
 from scdisent.model._effect_mixin import DECODER_FIELDS
 from scdisent.model._latent_mixin import ALL_FIELDS, LatentMixin
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
@@ -144,6 +144,7 @@ class BFVAE(LatentMixin):
         defaults, default_weights = MEMBERS[one_of(preset, MEMBERS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
+        at_least(1, n_latent=n_latent)
         self.weights = merge_weights(default_weights, weights, known=BFVAE_TERMS)
         families = self._read_families(families)
         n_features = self.summary_stats.n_vars

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scdisent._errors import OptionError, ScDisentWarning, one_of
 from scdisent.model._codes_mixin import CONDITION_CODES
-from scdisent.model._common import cuda_devices, resolve_seed
+from scdisent.model._common import at_least, cuda_devices, resolve_seed
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._transport_mixin import TransportMixin
 from scdisent.module import CGGAN_TERMS, JOINT, CgganModule
@@ -121,6 +121,7 @@ class CGGAN(TransportMixin):
         defaults, default_weights, _ = CGGAN_PRESETS[one_of(preset, CGGAN_PRESETS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
+        at_least(1, n_latent=n_latent, n_specific=n_specific)
         self.weights = merge_weights(default_weights, weights, known=CGGAN_TERMS)
         n_features = self.summary_stats.n_vars
         image_shape = read_image_shape(

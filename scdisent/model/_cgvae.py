@@ -10,7 +10,7 @@ from anndata import AnnData
 from scdisent._constants import KEYS
 from scdisent._errors import OptionError, one_of
 from scdisent.model._codes_mixin import CONDITION_CODES
-from scdisent.model._common import cuda_devices, resolve_seed
+from scdisent.model._common import at_least, cuda_devices, resolve_seed
 from scdisent.model._options import merge_weights, read_image_shape, replace_checked
 from scdisent.model._transport_mixin import TransportMixin
 from scdisent.module import CGVAE_TERMS, CgvaeModule
@@ -132,6 +132,7 @@ class CGVAE(TransportMixin):
         defaults, default_weights = CG_PRESETS[one_of(preset, CG_PRESETS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
+        at_least(1, n_latent=n_latent, n_specific=n_specific)
         if preset == "default" and likelihood_class(likelihood).expects == "counts":
             default_weights = {**default_weights, **OF_COUNTS}
         self.weights = merge_weights(default_weights, weights, known=CGVAE_TERMS)

@@ -50,9 +50,9 @@ def cuda_devices() -> list[int]:
     return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
 
 
-def at_least(lowest: int, **given: int) -> None:
-    """Refuse an argument that is too small, by its name."""
+def at_least(lowest: int, **given: int | None) -> None:
+    """Refuse an argument that is too small, by its name; None is no value."""
     for name, value in given.items():
-        if value < lowest:
+        if value is not None and value < lowest:
             msg = f"{name}={value}: expected at least {lowest}, or leave it out for the default."
             raise OptionError(msg)

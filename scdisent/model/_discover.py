@@ -191,7 +191,7 @@ class DISCoVeR(LatentMixin, QueryMixin):
                 f"{preset!r}. Give weights={{'nll_invariant': 0.2}}, or invariant_head='none'."
             )
             raise OptionError(msg)
-        at_least(1, n_latent=n_latent, n_specific=1 if n_specific is None else n_specific)
+        at_least(1, n_latent=n_latent, n_specific=n_specific)
         is_fixed = self.options.specific_prior == "fixed"
         size = n_specific or (2 * self.summary_stats.n_labels if is_fixed else n_latent)
         with torch.random.fork_rng(devices=cuda_devices()):

@@ -13,11 +13,30 @@ from scdisent.nn import likelihood_class
 
 Options = TypeVar("Options", bound=Any)
 
+ABOVE_ZERO = float(np.finfo(np.float32).tiny)
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("n_hidden", "penalty_every"), (1, np.inf)),
+    **dict.fromkeys(
+        ("n_layers", "n_dense", "n_refine", "capacity", "capacity_power", "penalty_weight"),
+        (0, np.inf),
+    ),
+    **dict.fromkeys(("code_dropout", "ema", "warm_up_share"), (0, 1)),
+    "capacity_rise": (ABOVE_ZERO, 1),
+    "scale": (ABOVE_ZERO, np.inf),
+}
+"""Least and greatest value of options that are numbers, of whichever model."""
+
 
 def replace_checked(options: Options, changes: Mapping[str, Any]) -> Options:
-    """Options with some values changed; unknown names list the known ones."""
-    for name in changes:
+    """Options with some values changed; what is not known or out of range is refused."""
+    for name, value in changes.items():
         one_of(name, [field.name for field in fields(options)], "option")
+        low, high = RANGES.get(name, (-np.inf, np.inf))
+        if isinstance(value, int | float) and not low <= value <= high:
+            least = "above 0" if low == ABOVE_ZERO else f"at least {low}"
+            most = "" if high == np.inf else f" and at most {high}"
+            msg = f"{name}={value}: expected {least}{most}, or leave it out for the default."
+            raise OptionError(msg)
     changed: Options = replace(options, **changes)
     return changed
 

@@ -4,7 +4,9 @@ from typing import Any, cast
 
 from anndata import AnnData
 
+from scdisent._constants import KEYS
 from scdisent._errors import OptionError
+from scdisent.data import _registry as reg
 from scdisent.data import with_genes_of
 from scdisent.effects import EffectTable
 from scdisent.model._adapt import adopt, joined_anchors, joined_effects
@@ -68,11 +70,15 @@ class QueryMixin(ExpressionMixin):
         options = reference_model._arguments()
         weights = {**reference_model.weights, **dict.fromkeys(PENALTIES, 0.0)}
         options["weights"] = {k: v for k, v in weights.items() if k in reference_model.weights}
-        model = cls(adata, **options)
-        new = sorted(set(model.conditions) - set(reference_model.conditions))
+        conditions = map(str, reg.levels(manager.registry, KEYS.CONDITION))
+        new = sorted(set(conditions) - set(reference_model.conditions))
         if new and reference_model.options.specific_prior == "fixed":
-            msg = f"{new}: a fixed prior has columns of w for the conditions of training only."
+            msg = (
+                f"{new}: a fixed prior has columns of w for the conditions of training only. Train "
+                "with cells of all conditions, or with specific_prior='embedding'."
+            )
             raise OptionError(msg)
+        model = cls(adata, **options)
         if new and model.module.code is not None:
             msg = (
                 f"{new} need no cells: this model computes codes from the condition table, so "

@@ -212,20 +212,21 @@ def test_content_is_each_value_and_each_label_that_is_used(suite, monkeypatch, a
     assert len({first, of(one_count_more), of(one_type_other)}) == 3
 
 
-def test_code_of_plots_and_tables_is_no_part_of_the_key(tmp_path, monkeypatch):
+def test_words_and_code_of_plots_and_tables_are_no_part_of_the_key(tmp_path, monkeypatch):
     copy = tmp_path / "scdisent"
     shutil.copytree(engine.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(engine, "PACKAGE", copy)
 
-    def after(change=None):
+    def after(change=None, text="changed = True\n"):
         if change is not None:
             with (copy / change).open("a") as file:
-                file.write("# changed\n")
+                file.write(text)
         return engine.code_version.__wrapped__()
 
     first = after()
     for harmless in ("pl/_latent.py", "cli/_main.py", "benchmarks/_suite_page.py"):
         assert after(harmless) == first
+    assert after("model/_discover.py", "# A remark.\n\n'''Words on the line above.'''\n") == first
     for telling in ("model/_discover.py", "metrics/_leakage.py", "benchmarks/_swap.py"):
         assert after(telling) != first
         first = after()
@@ -279,9 +280,10 @@ def test_a_killed_process_leaves_whole_rows_only(suite, tmp_path):
     assert_same_table(whole / "tiny.csv", part / "tiny.csv")
 
 
-def test_the_second_call_fits_nothing(suite, tmp_path, monkeypatch):
+def test_the_second_call_fits_nothing_even_if_only_the_table_was_kept(suite, tmp_path, monkeypatch):
     path = suite(LINEAR)
     first = benchmarks.run(path, out=tmp_path, n_jobs=1)
+    shutil.rmtree(tmp_path / "runs")
     never = {name: replace(maker, fit=None) for name, maker in MAKERS.items()}
     monkeypatch.setattr(engine, "MAKERS", never)
     pd.testing.assert_frame_equal(first, benchmarks.run(path, out=tmp_path, n_jobs=1))

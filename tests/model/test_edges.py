@@ -117,15 +117,24 @@ def test_the_adversary_is_not_raised_for_what_composition_gives_away(kit):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "options", "message"),
     [
-        ({"n_specific": 0}, "n_specific=0"),
-        ({"preset": "csvae", "invariant_head": "z"}, r"weights=\{'nll_invariant'"),
+        ("DISCoVeR", {"n_latent": 0}, "n_latent=0: expected at least 1"),
+        ("DISCoVeR", {"n_specific": 0}, "n_specific=0: expected at least 1"),
+        ("DISCoVeR", {"n_hidden": 0}, "n_hidden=0: expected at least 1"),
+        ("DISCoVeR", {"preset": "csvae", "invariant_head": "z"}, r"weights=\{'nll_invariant'"),
+        ("CGVAE", {"n_latent": 0}, "n_latent=0: expected at least 1"),
+        ("CGVAE", {"warm_up_share": 1.5}, "warm_up_share=1.5: expected at least 0 and at most 1"),
+        ("CGGAN", {"penalty_every": 0}, "penalty_every=0: expected at least 1"),
+        ("CGGAN", {"ema": -0.1}, "ema=-0.1: expected at least 0 and at most 1"),
+        ("BFVAE", {"capacity_rise": 0}, "capacity_rise=0: expected above 0 and at most 1"),
+        ("BFVAE", {"scale": 0.0}, "scale=0.0: expected above 0, or"),
+        ("BFVAE", {"capacity": float("nan")}, "capacity=nan: expected at least 0"),
     ],
 )
-def test_options_that_cannot_be_trained_are_refused(kit, options, message):
+def test_options_that_cannot_be_trained_are_refused(kit, name, options, message):
     with pytest.raises(OptionError, match=message):
-        scdisent.DISCoVeR(kit.ready(), **options)
+        getattr(scdisent, name)(kit.ready(), **options)
 
 
 def test_a_critic_needs_a_step(kit):

@@ -204,6 +204,14 @@ def test_misuse_is_refused(few, kit):
         scdisent.DISCoVeR.load_query_data(query, coded)
 
 
+def test_a_fixed_prior_has_no_room_for_a_new_condition(kit):
+    reference = kit.trained(scdisent.DISCoVeR, kit.ready(), specific_prior="fixed", n_specific=4)
+    query = kit.world()
+    query.obs["condition"] = query.obs["condition"].astype(str).replace("stimulated", "more")
+    with pytest.raises(OptionError, match=r"\['more'\].*specific_prior='embedding'"):
+        scdisent.DISCoVeR.load_query_data(query, reference)
+
+
 def test_cells_with_nothing_new_are_refused(reference):
     known = reference.adata[:50].copy()
     with pytest.raises(OptionError, match="nothing to learn"):
