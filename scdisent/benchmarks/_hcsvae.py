@@ -56,7 +56,7 @@ class HierarchicalModule(DiscoverModule):
         return self._given(self._hidden(cells).mean, cells, block, condition)
 
     def _hidden(self, cells: Cells) -> Normal:
-        q: Normal = self.hidden(cells.log_normalised if self.expects == "counts" else cells.dense)
+        q: Normal = self.hidden(self.read(cells))
         return q
 
     def _given(

@@ -22,6 +22,7 @@ from scdisent.benchmarks._data import kang_2000_genes
 from scdisent.benchmarks._grid import Row, Task, run_grid
 from scdisent.benchmarks._interferon import INTERFERON
 from scdisent.benchmarks._report import environment, markdown_table
+from scdisent.effects import log_normalise
 from scdisent.model import CGGAN, CGVAE, setup_anndata
 
 SEEDS = (0, 1, 2)
@@ -108,7 +109,7 @@ def fidelity(
     real: NDArray[np.floating], generated: NDArray[np.floating], cell_type: NDArray, *, seed: int
 ) -> dict[str, float]:
     """How generated counts differ from real ones, gene by gene, type by type, as a whole."""
-    logged = [np.log1p(1e4 * x / x.sum(axis=1, keepdims=True).clip(1)) for x in (real, generated)]
+    logged = [log_normalise(x) for x in (real, generated)]
     variances = [np.log(x.var(axis=0) + 1e-6) for x in logged]
     told = LogisticRegression(max_iter=300).fit(logged[0], cell_type).predict(logged[1])
     shares = [pd.Series(types).value_counts(normalize=True) for types in (cell_type, told)]

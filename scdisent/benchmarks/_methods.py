@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import scanpy as sc
 import torch
 from sklearn.decomposition import PCA
 
 from scdisent import model as models
 from scdisent.benchmarks._hcsvae import HCSVAE
 from scdisent.benchmarks._separation import KL_CUT, MIN_SHARE
-from scdisent.benchmarks._world import DEPTH, Fit, Latents, Method, World
+from scdisent.benchmarks._world import Fit, Latents, Method, World
+from scdisent.effects import TARGET_SUM
 from scdisent.tl import decoded_features
 
 N_LATENT, N_DECODED = 10, 30
@@ -68,7 +68,7 @@ def fit_model(
 
 
 def _reconstructed(model: Any, cells: Any, world: World) -> Any:
-    profile = model.get_normalized_expression(cells, library_size=DEPTH, return_numpy=True)
+    profile = model.get_normalized_expression(cells, library_size=TARGET_SUM, return_numpy=True)
     return np.log1p(profile) if world.is_counts else profile
 
 
@@ -125,7 +125,7 @@ def fit_scvi(world: World, seed: int, *, options: Options, train: Options) -> Fi
         cells = world.adata.copy()
         codes = model.get_latent_representation(cells)
         errors = model.get_reconstruction_error(cells)
-        profile = model.get_normalized_expression(cells, library_size=DEPTH, return_numpy=True)
+        profile = model.get_normalized_expression(cells, library_size=TARGET_SUM, return_numpy=True)
     return Fit(
         codes,
         **clock.spent,
@@ -161,13 +161,9 @@ def fit_contrastive_vi(world: World, seed: int, *, options: Options, train: Opti
 
 def fit_components(world: World, seed: int, *, options: Options, train: Options) -> Fit:
     """Principal components of log-normalised counts, or of values as they are."""
-    adata = world.training_cells()
+    x = world.features(world.training_cells().X)
     with _Clock() as clock:
-        if world.is_counts:
-            sc.pp.normalize_total(adata, target_sum=DEPTH)
-            sc.pp.log1p(adata)
-        n_components = min(options.get("n_latent", N_LATENT), *adata.shape)
-        x = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
+        n_components = min(options.get("n_latent", N_LATENT), *x.shape)
         pca = PCA(n_components, random_state=seed).fit(x)
         codes = pca.transform(world.features())
     scale = np.maximum(codes.std(axis=0), 1e-12)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scdisent.effects import log_normalise
 from scdisent.nn import likelihood_class
 
 Floats = NDArray[np.floating]
@@ -18,8 +19,6 @@ SETUP: Mapping[str, str | None] = {
     "labels_key": "cell_type",
     "sample_key": "donor",
 }
-DEPTH = 1e4
-"""Counts of a cell after normalisation."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,7 @@ class World:
     def features(self, values: Any = None) -> Floats:
         """Log-normalised counts, or other values as they are; None: of the audited cells."""
         x = self.values if values is None else dense(values)
-        if not self.is_counts:
-            return x
-        total = x.sum(axis=1, keepdims=True)
-        return np.log1p(x * (DEPTH / np.maximum(total, 1e-12)))
+        return log_normalise(x).astype(np.float32) if self.is_counts else x
 
 
 def dense(values: Any) -> Floats:

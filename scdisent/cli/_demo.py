@@ -16,6 +16,7 @@ from anndata import AnnData
 import scdisent
 from scdisent import ScDisentError
 from scdisent.cli._files import refuse_outputs, write_cells
+from scdisent.effects import log_normalise
 
 SIMULATED = "simulated"
 SIMULATION = {"n_cells": 3_000, "n_genes": 500}
@@ -137,12 +138,7 @@ def draw(out: Path, adata: AnnData, unseen: AnnData, predicted: AnnData) -> None
 
 def changes(observed: AnnData, predicted: AnnData, source: AnnData) -> dict[str, float]:
     """Pearson's correlation of predicted and observed change, and R2 of the variances."""
-    cells = []
-    for adata in (observed, predicted, source):
-        light = AnnData(adata.X.astype(np.float32))
-        sc.pp.normalize_total(light, target_sum=1e4)
-        sc.pp.log1p(light)
-        cells.append(light.X)
+    cells = [log_normalise(adata.X) for adata in (observed, predicted, source)]
     return {
         "pearson": scdisent.metrics.pearson_delta(*cells),
         "variance": scdisent.metrics.r2_variance(cells[0], cells[1]),

@@ -49,7 +49,7 @@ def read_effects(
     sums: Tensor | None = None
     n_cells = torch.zeros(shape[0] * shape[1], dtype=torch.int64)
     for batch in batches:
-        cells = module.cells({key: value.to(module.device) for key, value in batch.items()})
+        cells = module.moved_cells(batch)
         values = expression(module, cells).double().cpu()
         types = cells.cell_type if len(cells.cell_type) else torch.zeros_like(cells.condition)
         index = (types * shape[1] + cells.condition).cpu()

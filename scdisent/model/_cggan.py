@@ -121,7 +121,8 @@ class CGGAN(TransportMixin):
         defaults, default_weights, _ = CGGAN_PRESETS[one_of(preset, CGGAN_PRESETS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
-        at_least(1, n_latent=n_latent, n_specific=n_specific)
+        at_least(0, n_latent=n_latent, n_specific=n_specific)
+        at_least(1, n_latent=n_latent + (n_specific or 0))
         self.weights = merge_weights(default_weights, weights, known=CGGAN_TERMS)
         n_features = self.summary_stats.n_vars
         image_shape = read_image_shape(
@@ -198,7 +199,7 @@ class CGGAN(TransportMixin):
         with torch.random.fork_rng(devices=cuda_devices()):
             torch.manual_seed(0)
             for batch in datamodule.train_dataloader():
-                cells = module.cells({k: v.to(module.device) for k, v in batch.items()})
+                cells = module.moved_cells(batch)
                 codes = module.inference(cells)["latents"][JOINT].sample
                 generated.append(module.shown(module.decoder(codes, cells.nuisance), cells))
                 real.append(module.seen(cells))

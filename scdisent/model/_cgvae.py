@@ -132,7 +132,8 @@ class CGVAE(TransportMixin):
         defaults, default_weights = CG_PRESETS[one_of(preset, CG_PRESETS, "preset")]
         self.preset, self.likelihood = preset, likelihood
         self.options = replace_checked(defaults, options)
-        at_least(1, n_latent=n_latent, n_specific=n_specific)
+        at_least(0, n_latent=n_latent, n_specific=n_specific)
+        at_least(1, n_latent=n_latent + (n_specific or 0))
         if preset == "default" and likelihood_class(likelihood).expects == "counts":
             default_weights = {**default_weights, **OF_COUNTS}
         self.weights = merge_weights(default_weights, weights, known=CGVAE_TERMS)
@@ -188,9 +189,7 @@ class CGVAE(TransportMixin):
         """
         module, means, variances = self.module, [], []
         for batch in datamodule.train_dataloader():
-            q = module.whole_posterior(
-                module.cells({k: v.to(module.device) for k, v in batch.items()})
-            )
+            q = module.law_of_codes(module.moved_cells(batch))
             means.append(q.mean)
             variances.append(q.variance)
             if sum(map(len, means)) >= N_COMPARED:

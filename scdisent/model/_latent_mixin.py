@@ -124,7 +124,7 @@ class LatentMixin(DisentModel):
     ) -> tuple[Codes, Codes]:
         means, scales = [], []
         for batch in dataloader:
-            cells = self.module.cells(_to(batch, self.module.device))
+            cells = self.module.moved_cells(batch)
             posteriors: list[Normal] = [self.module.posterior(cells, block) for block in blocks]
             means.append(torch.cat([q.mean for q in posteriors], dim=-1).cpu())
             scales.append(torch.cat([q.stddev for q in posteriors], dim=-1).cpu())
@@ -194,7 +194,3 @@ class LatentMixin(DisentModel):
         n_components = min(n_components, *values.shape)
         components = PCA(n_components, random_state=seed).fit_transform(values)
         return components, torch.cat(depth).cpu().numpy()
-
-
-def _to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    return {key: value.to(device) for key, value in batch.items()}

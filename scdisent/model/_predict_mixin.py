@@ -195,7 +195,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         counts = torch.zeros(len(self.conditions), dtype=torch.int64)
         kept: list[tuple[Tensor, ...]] = []
         for batch in datamodule.train_dataloader():
-            cells = self.module.cells({k: v.to(self.module.device) for k, v in batch.items()})
+            cells = self.module.moved_cells(batch)
             condition = cells.condition.cpu()
             rank = F.one_hot(condition, len(counts)).cumsum(0)[range(len(condition)), condition]
             chosen = rank + counts[condition] <= MAX_ANCHORS

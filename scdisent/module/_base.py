@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from scdisent._constants import KEYS
-from scdisent.functional import gaussian_kl
+from scdisent.functional import SparseCells, gaussian_kl
 from scdisent.nn import Cells, FlowPrior
 
 CRITIC = "critic"
@@ -88,6 +88,7 @@ class DisentModule(BaseModuleClass):
     """
 
     adversaries: Any  # torch's containers do not know what they hold
+    likelihoods: Any
 
     def __init__(
         self,
@@ -105,6 +106,11 @@ class DisentModule(BaseModuleClass):
         self.adversaries = nn.ModuleDict()
         self.progress = 1.0
         self.is_adapting = False
+
+    @property
+    def expects(self) -> str:
+        """Kind of data the likelihood is for."""
+        return str(next(iter(self.likelihoods.values())).expects)
 
     @property
     def n_nuisance(self) -> int:
@@ -144,6 +150,14 @@ class DisentModule(BaseModuleClass):
             nuisance=self._nuisance(tensors),
             given_library=flat.get(KEYS.SIZE_FACTOR),
         )
+
+    def moved_cells(self, tensors: Mapping[str, Tensor]) -> Cells:
+        """Read a loader's minibatch where the module is."""
+        return self.cells({key: value.to(self.device) for key, value in tensors.items()})
+
+    def read(self, cells: Cells) -> SparseCells | Tensor:
+        """What encoders read: log-normalised counts, or values as they are."""
+        return cells.log_normalised if self.expects == "counts" else cells.dense
 
     def _nuisance(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """One-hot batch and categorical covariates beside the continuous ones.

@@ -54,7 +54,6 @@ class BfvaeModule(DisentModule):
 
     encoder: Any  # torch's containers do not know what they hold
     decoder: Any
-    likelihoods: Any
 
     def __init__(
         self,
@@ -111,18 +110,13 @@ class BfvaeModule(DisentModule):
             self.adversaries["tc"] = TotalCorrelationCritic(n_latent)
 
     @property
-    def expects(self) -> str:
-        """Kind of data the likelihood is for."""
-        return str(self.likelihoods[LATENT].expects)
-
-    @property
     def capacity_now(self) -> float:
         """Target of the KL at the present point of training."""
         return self.capacity * min(1.0, self.progress / self.capacity_rise) ** self.capacity_power
 
     def posterior(self, cells: Cells, block: str = LATENT) -> Normal:
         """Posterior of the codes."""
-        x = cells.log_normalised if self.expects == "counts" else cells.dense
+        x = self.read(cells)
         q: Normal = self.encoder(x, cells.nuisance if self.encode_covariates else None)
         return q
 

@@ -11,19 +11,10 @@ from torch.distributions import Normal
 
 from scdisent._errors import one_of
 from scdisent.functional import GENERATIVE_GAMES, jacobian_l1, log1p_dense
-from scdisent.module._base import DisentModule, LatentBlock, State, Term
-from scdisent.module._cgvae import SPARSITY
-from scdisent.module._discover import INVARIANT, JOINT, SPECIFIC
-from scdisent.nn import (
-    FLOWS,
-    Cells,
-    ConditionInputs,
-    MovedLatents,
-    ProjectionCritic,
-    condition_code,
-    make_likelihood,
-    sparse_coders,
-)
+from scdisent.module._base import LatentBlock, State, Term
+from scdisent.module._discover import JOINT
+from scdisent.module._transport import SPARSITY, TransportModule
+from scdisent.nn import FLOWS, Cells, ConditionInputs, ProjectionCritic, condition_code
 
 DEPTH = 1e4
 """Counts a cell is scaled to before the logarithm, as in the encoders."""
@@ -33,7 +24,7 @@ CGGAN_TERMS = ("generator", "inverse", "sparsity", "gate")
 CRITIC_OF_CELLS = "cells"
 
 
-class CgganModule(DisentModule):
+class CgganModule(TransportModule):
     r"""Generator of cells from noise and condition, and the critic that judges it.
 
     Terms and the loss are those of :class:`scdisent.CGGAN`.
@@ -59,10 +50,6 @@ class CgganModule(DisentModule):
         Gradient steps by which codes of real cells are moved from what the inverter says towards
         those whose generated cell is nearest.
     """
-
-    encoder: Any  # torch's containers do not know what they hold
-    decoder: Any
-    likelihoods: Any
 
     def __init__(
         self,
@@ -90,39 +77,29 @@ class CgganModule(DisentModule):
         weights: Mapping[str, float],
     ) -> None:
         super().__init__(
+            n_input,
+            n_labels,
             n_batch=n_batch,
             n_cats_per_cov=n_cats_per_cov,
             n_continuous_cov=n_continuous_cov,
+            condition_inputs=condition_inputs,
+            likelihood=likelihood,
+            scale=scale,
+            n_latent=n_latent,
+            n_specific=n_specific,
+            flow=one_of(flow, FLOWS, "flow"),
+            code_dropout=code_dropout,
             weights=weights,
         )
         self.game = GENERATIVE_GAMES[one_of(game, GENERATIVE_GAMES, "game")]
         self.penalty_weight, self.penalty_every = penalty_weight, penalty_every
         self.ema, self.n_refine = ema, n_refine
-        self.latents = MovedLatents(
-            0 if n_specific is None else n_latent,
-            n_latent if n_specific is None else n_specific,
-            n_conditions=n_labels,
-            flow=one_of(flow, FLOWS, "flow"),
-            gated=n_specific is None,
-            inputs=condition_inputs,
-            code_dropout=code_dropout,
-        )
-        self.n_codes = self.latents.n_latent
-        head = make_likelihood(likelihood, n_input, families=None, scale=scale)
         # Of counts the generator reads the depth, which types of cells differ in: it is drawn from
         # real cells, so that its own law needs no learning.
         self.depth = None
-        if head.expects == "counts":
+        if self.expects == "counts":
             self.depth = nn.BatchNorm1d(1, affine=False, momentum=None)
-        self.likelihoods = nn.ModuleDict({JOINT: head})
-        self.encoder, self.decoder = sparse_coders(
-            head,
-            self.n_codes,
-            n_nuisance=self.n_nuisance,
-            n_hidden=n_hidden,
-            n_layers=n_layers,
-            image_shape=image_shape,
-        )
+        self._add_coders(n_hidden=n_hidden, n_layers=n_layers, image_shape=image_shape)
         code = condition_code(n_labels, condition_inputs, dropout=0.0)
         self.adversaries[CRITIC_OF_CELLS] = ProjectionCritic(
             n_input, code, n_hidden=n_hidden, image_shape=image_shape
@@ -150,41 +127,27 @@ class CgganModule(DisentModule):
             levels[:, -1:] = self.depth(library.log()[:, None])
         return levels
 
-    @property
-    def expects(self) -> str:
-        """Kind of data the likelihood is for."""
-        return str(self.likelihoods[JOINT].expects)
-
-    @property
-    def n_latents(self) -> dict[str, int]:
-        """Size of each block; with gates it is what training has left open."""
-        latents = self.latents
-        return {INVARIANT: int(latents.is_content.sum()), SPECIFIC: int(latents.is_style.sum())}
-
-    def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
-        """What the inverter says of one block; no block reads the condition."""
-        return self.latents.block(self.inverted(cells), style=block == SPECIFIC)
-
     def encode(self, cells: Cells) -> dict[str, LatentBlock]:
         """What the inverter says of real cells."""
-        q = self.inverted(cells)
+        q = self.law_of_codes(cells)
         zeros = torch.zeros_like(q.mean)
         base = Normal(zeros, torch.ones_like(zeros), validate_args=False)
         return {JOINT: LatentBlock(q, q.rsample(), self.latents.prior(base, cells.condition))}
 
-    def inverted(self, cells: Cells) -> Normal:
-        """Law of the codes of real cells, ``(n_cells, n_codes)``."""
-        q: Normal = self.encoder(self.seen(cells))
+    def law_of_codes(self, cells: Cells) -> Normal:
+        """What the inverter says of all latents of real cells."""
+        seen = self.seen(cells)
+        q: Normal = self.encoder(seen)
         if not self.n_refine or self.training:
             return q
-        return Normal(self._refined(q.mean, cells), q.stddev, validate_args=False)
+        return Normal(self._refined(q.mean, seen, cells.nuisance), q.stddev, validate_args=False)
 
     @torch.inference_mode(mode=False)
     @torch.enable_grad()
-    def _refined(self, codes: Tensor, cells: Cells) -> Tensor:
+    def _refined(self, codes: Tensor, real: Tensor, nuisance: Tensor) -> Tensor:
         """Codes near the given ones whose generated cells are nearest to the real ones."""
         # Copies: what was made in inference mode has no gradients.
-        codes, real, nuisance = (part.clone() for part in (codes, self.seen(cells), cells.nuisance))
+        codes, real, nuisance = (part.clone() for part in (codes, real, nuisance))
         codes.requires_grad_()
         optimizer = torch.optim.Adam([codes], lr=REFINE_RATE)
         for _ in range(self.n_refine):
@@ -207,19 +170,6 @@ class CgganModule(DisentModule):
             lambda codes: self.decoder(codes, cells.nuisance), z, scale=z.std(dim=0), method="fd"
         )
         return {JOINT: found.output, SPARSITY: found.value}
-
-    def decode_codes(self, codes: Tensor, nuisance: Tensor) -> Tensor:
-        """Raw output for content and style side by side, ``(n_cells, n_codes)``."""
-        raw: Tensor = self.decoder(self.latents.arranged(codes), nuisance)
-        return raw
-
-    def decode_joint(self, z: Tensor, w: Tensor, nuisance: Tensor) -> Tensor:
-        """Raw output of the generator for content and style."""
-        return self.decode_codes(torch.cat([z, w], dim=-1), nuisance)
-
-    def decode_invariant(self, z: Tensor, condition: Tensor, nuisance: Tensor) -> Tensor:
-        """Raw output for content, with style at the median of its law under the condition."""
-        return self.decode_joint(z, self.latents.median_style(condition), nuisance)
 
     # ------------------------------------------------------------------- the game
 
@@ -257,10 +207,7 @@ class CgganModule(DisentModule):
         # Only the inverter learns from this one: codes and cells are given.
         inverted = self.encoder(shown.detach())
         yield Term("inverse", -inverted.log_prob(z.detach()).sum(dim=-1))
-        if SPARSITY in state.raw:
-            yield Term(SPARSITY, state.raw[SPARSITY])
-        if self.latents.gates is not None and self.weights.get("gate"):
-            yield Term("gate", self.latents.gates.detach().sum())
+        yield from self.structure(state)
 
     def critic_loss(self, state: State) -> Tensor | None:
         """Loss of the critic on the cells and on fresh samples, and its gradient penalty."""
@@ -288,8 +235,7 @@ class CgganModule(DisentModule):
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Shrink the gates and follow the weights with their running average."""
-        weight = self.weights.get("gate", 0.0)
-        self.latents.shrink_gates(optimizer, weight=weight, progress=self.progress)
+        super().after_step(optimizer)
         self._n_steps += 1
         keep = min(self.ema, (1 + self._n_steps) / (10 + self._n_steps))
         for name, value in self._averaged():

@@ -76,7 +76,6 @@ class DiscoverModule(DisentModule):
 
     encoders: Any  # torch's containers do not know what they hold
     decoders: Any
-    likelihoods: Any
 
     def __init__(
         self,
@@ -158,11 +157,6 @@ class DiscoverModule(DisentModule):
             )
 
     @property
-    def expects(self) -> str:
-        """Kind of data the likelihood is for."""
-        return str(self.likelihoods[JOINT].expects)
-
-    @property
     def input_columns(self) -> dict[str, list[tuple[object, ...]]]:
         """Names of what each weight with a column a level reads, in order."""
         z, w = ([(block, i) for i in range(n)] for block, n in self.n_latents.items())
@@ -178,7 +172,7 @@ class DiscoverModule(DisentModule):
 
     def posterior(self, cells: Cells, block: str, condition: Tensor | None = None) -> Normal:
         """Posterior of one block; the specific one reads ``condition`` (default: the cells')."""
-        x = cells.log_normalised if self.expects == "counts" else cells.dense
+        x = self.read(cells)
         if block == INVARIANT:
             return self.encoders[INVARIANT](x)
         return self.encoders[SPECIFIC](x, cells.condition if condition is None else condition)

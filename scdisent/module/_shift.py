@@ -53,11 +53,6 @@ class ShiftModule(DisentModule):
         return cast("Tensor", self.place).device
 
     @property
-    def expects(self) -> str:
-        """Kind of data the likelihood is for."""
-        return str(self.likelihoods[JOINT].expects)
-
-    @property
     def n_latents(self) -> dict[str, int]:
         """There are no latent blocks."""
         return {}
@@ -94,20 +89,36 @@ class ShiftModule(DisentModule):
             return
         excess = squared = torch.zeros(())
         for cells in batches:
-            counts, library = cells.dense.double(), cells.library.double()[:, None]
-            strata = _strata(cells)
-            n_strata = int(strata.max()) + 1
-            own = torch.zeros(n_strata, counts.shape[1], dtype=counts.dtype, device=counts.device)
-            total = torch.zeros(n_strata, 1, dtype=counts.dtype, device=counts.device)
-            own.index_add_(0, strata, counts)
-            total.index_add_(0, strata, library)
-            mean = library * (own / total.clamp_min(1e-12))[strata]
-            excess = excess + ((counts - mean).square() - mean).sum(dim=0)
-            squared = squared + mean.square().sum(dim=0)
+            of_batch = _moments(cells)
+            excess, squared = excess + of_batch[0], squared + of_batch[1]
         theta = squared / excess.clamp_min(1e-12)
         bounded = theta.clamp(LEAST_THETA, LARGEST_THETA).log()
         head: Any = self.likelihoods[JOINT]
         head.log_theta.copy_(bounded.to(torch.float32))
+
+
+def _moments(cells: Cells) -> tuple[Tensor, Tensor]:
+    """Both sums of the dispersion over one minibatch, ``(n_genes,)`` each; zeros are skipped.
+
+    Squares are multiplied out, so that a mean of each cell and gene is never held.
+    """
+    x, library = cells.sparse, cells.library.double()
+    counts, genes = x.values.double(), x.columns
+    strata = _strata(cells).unique(return_inverse=True)[1]
+    shape = (int(strata.max()) + 1, x.shape[1])
+    index = strata[x.rows] * shape[1] + genes
+
+    def summed(values: Tensor, at: Tensor, size: int) -> Tensor:
+        return torch.zeros(size, dtype=values.dtype, device=values.device).index_add_(0, at, values)
+
+    libraries, squares = (summed(each, strata, shape[0]) for each in (library, library**2))
+    own = summed(counts, index, shape[0] * shape[1]).reshape(shape)
+    with_library = summed(counts * library[x.rows], index, shape[0] * shape[1]).reshape(shape)
+    share = own / libraries.clamp_min(1e-12)[:, None]
+    squared = (share**2 * squares[:, None]).sum(dim=0)
+    cross = (share * with_library).sum(dim=0)
+    total = (share * libraries[:, None]).sum(dim=0)
+    return summed(counts**2, genes, shape[1]) - 2 * cross + squared - total, squared
 
 
 def _strata(cells: Cells) -> Tensor:

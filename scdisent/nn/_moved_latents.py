@@ -176,7 +176,7 @@ class MovedLatents(nn.Module):
             return
         weight = weight * max(0.0, min(1.0, (progress - 0.2) / 0.3))
         group, state = optimizer.param_groups[0], optimizer.state[gates]
-        correction = 1 - group["betas"][1] ** float(state["step"])
+        correction = 1 - group["betas"][1] ** state["step"]  # no float: a GPU would wait for it
         size = (state["exp_avg_sq"] / correction).sqrt() + group["eps"]
         gates.sub_(group["lr"] * weight / size).clamp_(min=0.0)
         self._closed = gates == 0 if progress > RELEASE else None

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scdisent._errors import SetupError
+from scdisent.effects import log_normalise
 from scdisent.tl._embed import setup_keys
 from scdisent.tl._foreign import readable
 
 Floats = NDArray[np.floating]
-
-DEPTH = 1e4
-"""Counts a cell is scaled to before the logarithm."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,7 @@ class LatentSpace:
         x = cells.X if layer is None else cells.layers[layer]
         if not self.is_counts:
             return x.toarray() if sparse.issparse(x) else np.asarray(x)
-        x = sparse.csr_matrix(x, dtype=np.float64)
-        x = sparse.diags(DEPTH / np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1)) @ x
-        x.data = np.log1p(x.data)
-        return x
+        return log_normalise(sparse.csr_matrix(x))
 
     def column(self, name: str) -> Any:
         """Column of ``obs`` that was named at setup under ``name``; None without one."""

@@ -124,6 +124,7 @@ def test_the_adversary_is_not_raised_for_what_composition_gives_away(kit):
         ("DISCoVeR", {"n_hidden": 0}, "n_hidden=0: expected at least 1"),
         ("DISCoVeR", {"preset": "csvae", "invariant_head": "z"}, r"weights=\{'nll_invariant'"),
         ("CGVAE", {"n_latent": 0}, "n_latent=0: expected at least 1"),
+        ("CGGAN", {"n_latent": 2, "n_specific": -1}, "n_specific=-1: expected at least 0"),
         ("CGVAE", {"warm_up_share": 1.5}, "warm_up_share=1.5: expected at least 0 and at most 1"),
         ("CGGAN", {"penalty_every": 0}, "penalty_every=0: expected at least 1"),
         ("CGGAN", {"ema": -0.1}, "ema=-0.1: expected at least 0 and at most 1"),
@@ -197,6 +198,17 @@ def test_a_generator_that_refines_codes_is_told_batches(kit):
     model = kit.build(scdisent.CGGAN, adata, n_refine=2)
     model.is_trained_ = True
     assert np.isfinite(model.get_latent_representation(representation="full")).all()
+
+
+def test_a_generator_of_counts_refines_codes_of_new_cells(kit):
+    """What was made in inference mode had been written to outside of it."""
+    adata = kit.ready()
+    model = kit.build(scdisent.CGGAN, adata, n_refine=2)
+    model.is_trained_ = True
+    refined = model.get_latent_representation(kit.query(adata), representation="full")
+    model.module.n_refine = 0
+    rough = model.get_latent_representation(kit.query(adata), representation="full")
+    assert 0 < np.abs(refined - rough).max() < 1
 
 
 def test_content_is_decoded_under_a_condition_without_cells():

@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 import scdisent
 from scdisent import effects as ef
+from scdisent._constants import KEYS
 from scdisent._errors import NotTrainedError, OptionError, SetupError
 from scdisent.datasets import simulate_conditions, true_rates
+from scdisent.module._shift import _moments
 
 SETUP = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
 
@@ -143,6 +146,23 @@ def test_save_and_load_give_the_same_predictions(held_out, tmp_path):
     first, second = (m.predict(source, condition="stimulated", seed=3) for m in (model, loaded))
     np.testing.assert_array_equal(first.X.toarray(), second.X.toarray())
     np.testing.assert_array_equal(loaded.effects_.means, model.effects_.means)
+
+
+@pytest.mark.parametrize("labels_key", ["cell_type", None])
+def test_sums_over_stored_counts_are_those_over_all(labels_key):
+    model = trained(world(n_cells=300, n_genes=30), setup={"labels_key": labels_key})
+    fields = (KEYS.CONDITION, KEYS.CELL_TYPE) if labels_key else (KEYS.CONDITION,)
+    (tensors,) = model._loader(None, fields=fields, batch_size=300)
+    cells = model.module.cells(tensors)
+    x, library = cells.dense.double(), cells.library.double()[:, None]
+    mean = torch.empty_like(x)
+    types = cells.cell_type if len(cells.cell_type) else torch.zeros_like(cells.condition)
+    for pair in torch.stack([types, cells.condition], 1).unique(dim=0):
+        own = (types == pair[0]) & (cells.condition == pair[1])
+        mean[own] = library[own] * x[own].sum(dim=0) / library[own].sum()
+    excess, squared = _moments(cells)
+    torch.testing.assert_close(excess, ((x - mean) ** 2 - mean).sum(dim=0))
+    torch.testing.assert_close(squared, (mean**2).sum(dim=0))
 
 
 def test_dispersions_are_those_that_were_planted():
