@@ -58,6 +58,7 @@ class Fitted:
         self, name: str, train: AnnData, world: World, table: ConditionTable | None, *, seed: int
     ) -> None:
         self.name, self.seed = name, seed
+        self.labels_key = world.setup.get("labels_key")
         setup_anndata(train, condition_table=table, **world.setup)
         start = time.process_time()
         with warnings.catch_warnings():
@@ -71,8 +72,8 @@ class Fitted:
         if self.name == SHIFT:
             return self._baselines(source, question, predict)
         variants = list(VARIANTS[self.name])
-        has_types = self.model.registry_["setup_args"].get("labels_key") is not None
-        if self.name == "DISCoVeR" and not has_types and self._knows(question.condition):
+        is_own = self.name == "DISCoVeR"  # peers have no registry of ours
+        if is_own and self.labels_key is None and self._knows(question.condition):
             variants.append(ANCHORED)
         return {f"{self.name}{title}": predict(**options) for title, options in variants}
 
@@ -89,8 +90,7 @@ class Fitted:
         if not hasattr(self.model, "predict_change"):
             return float("nan")
         table = self.model.predict_change(source, condition=question.condition, seed=self.seed)
-        key = self.model.registry_["setup_args"].get("labels_key")
-        found = []
+        key, found = self.labels_key, []
         for name, rows in table.dropna().groupby("cell_type"):
             both = [
                 x if key is None else x[x.obs[key].astype(str) == name] for x in (observed, source)
@@ -123,8 +123,7 @@ class Fitted:
     def _shifted(self, source: AnnData, question: Question, **recipes: Any) -> NDArray[np.floating]:
         """The textbook baseline: logarithms plus the effect, not below zero."""
         cells = np.asarray(log_normalise(source.X).todense())
-        key = self.model.registry_["setup_args"].get("labels_key")
-        moved = np.empty_like(cells)
+        key, moved = self.labels_key, np.empty_like(cells)
         types = np.full(len(cells), ALL_CELLS)
         if key is not None:
             types = source.obs[key].astype(str).to_numpy()

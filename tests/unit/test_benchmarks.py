@@ -5,9 +5,11 @@ import importlib
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 import scdisent
 from scdisent import metrics as sm
+from scdisent import splits
 from scdisent.benchmarks import _peers, _response_page, _response_targets
 from scdisent.benchmarks import _response as response
 from scdisent.benchmarks._grid import run_grid
@@ -163,6 +165,29 @@ def test_peers_say_what_the_condition_changed(name, monkeypatch):
     assert found.shape == source.shape
     there, here, seen = (response._mean(cells) for cells in (found, source, observed))
     assert np.corrcoef(there - here, seen - here)[0, 1] > 0.8
+
+
+def test_of_a_peer_nothing_but_predict_is_asked(monkeypatch):
+    keys = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
+    world = World(
+        lambda seed: simulate_conditions(**SMALL, seed=seed),
+        lambda adata: splits.leave_out(
+            adata.obs, "cell_type", condition_key="condition", control="control", min_cells=10
+        ),
+        keys,
+        "small",
+    )
+    monkeypatch.setitem(WORLDS, "small", world)
+
+    class Peer:
+        def predict(self, source, *, condition, seed):
+            return AnnData(source.X, var=source.var)
+
+    monkeypatch.setitem(response.MODELS, "scVI", lambda train, seed: Peer())
+    task = next(t for t in response.tasks(("small",), seeds=(0,)) if t[2] == "scVI")
+    (row,) = response.run_task(task)
+    assert (row["method"], row["kind"], row["pearson_delta"]) == ("scVI", "prediction", 0)
+    assert np.isnan(row["coverage"])
 
 
 def test_splits_of_the_simulated_worlds_hide_what_they_say():
