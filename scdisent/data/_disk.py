@@ -1,6 +1,6 @@
 """Cells that stay on disk: blocks of rows are read in turn and shuffled in a buffer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -69,10 +69,11 @@ class DiskLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         n_batches = 0
-        rest = np.empty(0, dtype=np.int64)
+        rest, rest_x = np.empty(0, dtype=np.int64), None
         for blocks in self._buffers():
             cells = np.concatenate([rest, *blocks])
-            table = self._read(cells)
+            x = _stacked([rest_x, *map(self._read, blocks)])
+            table = self._table(x, cells)
             order = np.arange(len(cells)) if self.rng is None else self.rng.permutation(len(cells))
             n_full = len(cells) // self.batch_size * self.batch_size
             for start in range(0, n_full, self.batch_size):
@@ -80,9 +81,10 @@ class DiskLoader:
                     return
                 yield self._batch(table, order[start : start + self.batch_size])
                 n_batches += 1
-            rest = np.sort(cells[order[n_full:]])
+            left = np.sort(order[n_full:])  # they join the next buffer
+            rest, rest_x = cells[left], x[left]
         if len(rest) and n_batches < len(self):
-            yield self._batch(self._read(rest), np.arange(len(rest)))
+            yield self._batch(self._table(rest_x, rest), np.arange(len(rest)))
 
     def _buffers(self) -> Iterator[list[NDArray[np.int64]]]:
         """Cells of ``BUFFER`` blocks at a time."""
@@ -93,23 +95,27 @@ class DiskLoader:
             chosen = starts[first : first + BUFFER]
             yield [at + np.flatnonzero(self.rows[at : at + BLOCK]) for at in chosen]
 
-    def _read(self, cells: NDArray[np.int64]) -> TensorTable:
-        """Cells as tensors; rows are read block by block and the unwanted ones dropped."""
-        parts, taken = [], []
-        for at in dict.fromkeys((cells // BLOCK * BLOCK).tolist()):
-            block = self.x[at : at + BLOCK]
-            block = block if self.genes is None else block[:, self.genes]
-            own = np.flatnonzero(cells // BLOCK * BLOCK == at)
-            parts.append(block[cells[own] - at])
-            taken.append(own)
-        x = sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.vstack(parts)
-        x = x[np.argsort(np.concatenate(taken), kind="stable")]
+    def _read(self, cells: NDArray[np.int64]) -> Any:
+        """Expression of cells of one block, which is read as a whole."""
+        at = cells[0] // BLOCK * BLOCK
+        block = self.x[at : at + BLOCK]
+        block = block if self.genes is None else block[:, self.genes]
+        return block[cells - at]
+
+    def _table(self, x: Any, cells: NDArray[np.int64]) -> TensorTable:
         columns = {key: column[cells] for key, column in self.columns.items()}
         return TensorTable(CellTable(expression_array(x), columns))
 
     def _batch(self, table: TensorTable, order: NDArray[np.integer]) -> dict[str, Tensor]:
         batch = table.rows(torch.from_numpy(np.asarray(order)))
         return batch if self.device is None else {k: v.to(self.device) for k, v in batch.items()}
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Rows of matrices one below the other; None is no matrix."""
+    found = [part for part in parts if part is not None]
+    is_sparse = sparse.issparse(found[0])
+    return sparse.vstack(found, format="csr") if is_sparse else np.vstack(found)
 
 
 class DiskDataModule(pl.LightningDataModule):

@@ -28,11 +28,12 @@ class OnlySlices:
     """Like a backed matrix of a file: neighbouring rows only."""
 
     def __init__(self, x):
-        self.x, self.shape = x, x.shape
+        self.x, self.shape, self.read = x, x.shape, []
 
     def __getitem__(self, rows):
         assert isinstance(rows, slice)
         assert rows.stop - rows.start <= BLOCK
+        self.read.append(rows.start)
         return self.x[rows]
 
 
@@ -53,6 +54,14 @@ def test_in_order_every_cell_comes_once_and_in_its_place(n_cells):
     found = epoch(loader)
     assert flat(found) == list(range(n_cells))
     assert len(found) == len(loader)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_block_is_read_once_an_epoch_whatever_the_batches(seed):
+    loader = numbered(2 * BUFFER * BLOCK + 5, batch_size=100, seed=seed)
+    found = flat(epoch(loader))
+    assert len(set(found)) == len(found)
+    assert sorted(loader.x.read) == list(range(0, 2 * BUFFER * BLOCK + 1, BLOCK))
 
 
 def test_a_mask_chooses_cells():
