@@ -33,7 +33,7 @@ def run_grid(
     All rows of the file, also those of tasks that were not asked for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    rows = pd.read_csv(path, low_memory=False).to_dict("records") if path.exists() else []
     done = {row["task"] for row in rows}
     left = [(run, task) for task in tasks if str(task) not in done]
     with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:

@@ -33,7 +33,8 @@ COLUMNS = {
 
 
 def write_page(table: pd.DataFrame, where: str) -> str:
-    table = table.assign(group=table["group"].fillna("").astype(str))  # empty ones are read as NaN
+    # Empty ones are read as NaN, and names of donors as numbers.
+    table = table.assign(**{name: table[name].fillna("").astype(str) for name in QUESTION})
     peers = [text for name, text in ABOUT_PEERS.items() if name in set(table["method"])]
     about = fill(" ".join(["", *peers]).strip(), 100)
     parts = [HEAD.format(environment=where, peers=f"{about}\n"), targets(table)]

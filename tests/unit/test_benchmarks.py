@@ -106,6 +106,14 @@ def test_a_lead_is_counted_and_has_an_interval_over_questions():
     assert "2 of 8; -0.025" in found  # of a distance, where smaller is better
 
 
+def test_a_donor_whose_name_is_a_number_is_one_donor():
+    kinds = {("ceiling", "half"): [0.9], ("baseline", "mean"): [0.5]}
+    rows = scored({("prediction", "DISCoVeR"): [0.6], **kinds})
+    rows = rows.assign(world="kang donors", coverage=np.nan)
+    read = pd.concat([rows.assign(split="101"), rows.assign(split=101, seed=1)])
+    assert "1 questions, seeds [0, 1]" in _response_page.write_page(read, "here")
+
+
 def test_a_network_is_held_against_closed_forms_that_make_counts_too():
     ours = {("prediction", "DISCoVeR"): [0.6] * 4, ("prediction", "auto, counts"): [0.5] * 4}
     (found,) = _response_page._ahead(scored(ours))[2:]
