@@ -34,7 +34,7 @@ NAMES, KEY = ("data", "method", "seed"), "key"
 """Columns that say which run a row is of."""
 TIMES = ("seconds", "cpu_seconds")
 """Columns that are not the same in two runs of the same key."""
-NO_PART = ("cli", "datasets", "pl")
+NO_PART = ("cli", "datasets", "pl", "report")
 """Folders that a fit and its measures do not depend on; what data sets hold is hashed itself."""
 OF_BENCHMARKS = (
     "_hcsvae.py",
