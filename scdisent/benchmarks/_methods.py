@@ -84,16 +84,21 @@ def _of_one_block(model: Any, cells: Any, given: Options, *, seed: int) -> dict[
     }
 
 
-@torch.inference_mode()
 def _swapped(model: Any, world: World, codes: Any, seed: int, own: Any, partner: Any) -> Any:
-    """Cells with the specific codes of others: counts are drawn, other values are means."""
-    module = model.module
-    n_invariant = module.n_latents["invariant"]
+    """Cells with the specific codes of others."""
+    n_invariant = model.module.n_latents["invariant"]
     mixed = np.hstack([codes[own, :n_invariant], codes[partner, n_invariant:]])
-    raw = module.decode_codes(torch.from_numpy(mixed), module.first_levels(len(mixed)))
-    library = torch.from_numpy(world.values[own].sum(axis=1))
-    px = next(iter(module.likelihoods.values())).distribution(raw, library)
-    if not world.is_counts:
+    return drawn(model, mixed, world.values[own].sum(axis=1), seed=seed)
+
+
+@torch.inference_mode()
+def drawn(model: Any, codes: Any, library: Any, *, seed: int) -> Any:
+    """Cells of given codes: counts are drawn, other values are means, ``(n_cells, n_genes)``."""
+    module = model.module
+    raw = module.decode_codes(torch.from_numpy(codes), module.first_levels(len(codes)))
+    head = next(iter(module.likelihoods.values()))
+    px = head.distribution(raw, torch.from_numpy(library))
+    if module.expects != "counts":
         return px.mean.numpy()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
 from scvi.model import SCVI
 
-from scdisent.benchmarks._methods import train_briefly
+from scdisent.benchmarks._methods import drawn, train_briefly
 from scdisent.effects import log_normalise
 from scdisent.model import BFVAE, ShiftModel
 
@@ -33,19 +35,20 @@ class LatentArithmetic:
         self.means = codes.groupby(keys).mean()
 
     def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
-        """Decoded cells, as scGen gives them: expectations without the noise of counting."""
+        """Counts drawn around what is decoded, so that they compare with counts."""
         here, there = (self.means.loc[name] for name in (self.control, condition))
         shift = there - here if isinstance(here, pd.Series) else (there - here).dropna().mean()
         codes = self.vae.get_latent_representation(source) + shift.to_numpy(np.float32)
-        library = np.asarray(source.X.sum(axis=1))
-        return AnnData(self.vae.decode(codes) * library, var=source.var)
+        library = np.asarray(source.X.sum(axis=1), dtype=np.float32).ravel()
+        values = sparse.csr_matrix(drawn(self.vae, codes, library, seed=seed))
+        return AnnData(values, var=source.var)
 
 
 class ScviDecoded:
-    """scVI with the condition as its batch: codes decoded under another batch.
+    """scVI with the condition as its batch: codes decoded under another batch, counts drawn.
 
-    ``get_normalized_expression(transform_batch=)`` at the library of each cell, the counterfactual
-    that its documentation gives; default architecture, about 3,000 steps of training.
+    ``posterior_predictive_sample(transform_batch=)``; default architecture, about 3,000 steps of
+    training.
     """
 
     def __init__(self, train: AnnData, *, seed: int) -> None:
@@ -58,15 +61,12 @@ class ScviDecoded:
             train_briefly(self.model, cells.n_obs, {})
 
     def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
-        """Decoded cells: expectations without the noise of counting."""
+        """Counts drawn at the library of each cell."""
         cells = AnnData(source.X, obs=source.obs[[self.key]], var=source.var[[]])
-        size = np.asarray(source.X.sum(axis=1))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            values = self.model.get_normalized_expression(
-                cells, transform_batch=condition, library_size=1, return_numpy=True
-            )
-        return AnnData(values * size, var=source.var)
+            values = self.model.posterior_predictive_sample(cells, transform_batch=[condition])
+        return AnnData(values.to_scipy_sparse().tocsr(), var=source.var)
 
 
 class Biolord:
@@ -92,12 +92,15 @@ class Biolord:
             options = {"enable_progress_bar": False, "enable_checkpointing": False}
             self.model.train(max_epochs=N_EPOCHS, **options)
 
-    def predict(self, source: AnnData, *, condition: str, seed: int, **options: Any) -> AnnData:
-        """Expectations, whose logarithm is what the model says."""
+    def predict(
+        self, source: AnnData, *, condition: str, seed: int, **options: Any
+    ) -> NDArray[np.floating]:
+        """Means of log-normalised values, which is what the model knows."""
         cells = self.cells[source.obs_names].copy()
         levels = self.cells.obs[self.key].cat.categories
         cells.obs[self.key] = pd.Categorical([condition] * len(cells), categories=levels)
-        return AnnData(np.expm1(self.model.predict(cells)[0].X.clip(0)), var=source.var)
+        values: NDArray[np.floating] = self.model.predict(cells)[0].X.clip(0)
+        return values
 
 
 N_EPOCHS = 40

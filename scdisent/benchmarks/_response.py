@@ -185,7 +185,7 @@ def run_task(task: Task) -> list[Row]:
         found = fitted.predictions(source, question)
         table = tl.evaluate_response(observed, _counts(found), source, baselines=_arrays(found))
         if method != SHIFT:  # baselines and ceiling are in the rows of the shift
-            table = table[table["kind"] == "prediction"]
+            table = table[table["method"].isin(found)].assign(kind="prediction")
         values = table.pivot(index=["kind", "method"], columns="metric", values="value")
         inside = fitted.coverage(source, observed, question)
         values.loc[values.index == ("prediction", fitted.own_name), COVERAGE] = inside
