@@ -74,7 +74,7 @@ class Biolord:
 
     Source: Piran et al. 2024, biolord 0.0.3: ``Biolord.predict`` on training cells that carry the
     name of the target. Without its checkpoints, which this year's scvi-tools cannot write for it,
-    and for :data:`N_EPOCHS` of the 400 epochs of its default: those take hours on one core.
+    and for :data:`N_EPOCHS` of the 400 epochs of its default: those take half an hour a fit.
     """
 
     def __init__(self, train: AnnData, *, seed: int) -> None:
@@ -111,4 +111,4 @@ PEERS: Mapping[str, Callable[[AnnData, int], Any]] = {
     "biolord": lambda train, seed: Biolord(train, seed=seed),
 }
 SLOW = {"biolord": "biolord"}
-"""Peers that take ten minutes a fit, and the package that each needs."""
+"""Peers that are asked in one world only, and the package that each needs."""

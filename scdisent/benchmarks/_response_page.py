@@ -191,12 +191,17 @@ libraries are those of whole cells.
 
 """
 ABOUT_PEERS = {
-    "latent arithmetic": "Latent arithmetic: scGen's recipe with a VAE of this package.",
-    "scVI": "scVI: the condition as its batch, decoded under another.",
+    "latent arithmetic": (
+        "Latent arithmetic: scGen's recipe with a VAE of this package; counts are drawn."
+    ),
+    "scVI": (
+        "scVI: the condition as its batch, counts drawn under another; 3,000 steps of training, a "
+        "sixth of its default."
+    ),
     "biolord": (
-        "biolord 0.0.3: condition and cell type as known attributes, log-normalised values, 40 of "
-        "its 400 epochs (which take hours on one core), without its checkpoints, which fail beside "
-        "scvi-tools 1.4.2."
+        "biolord 0.0.3: condition and cell type as known attributes, means of log-normalised "
+        "values, which have no noise; 40 of its 400 epochs (half an hour a fit on one core), "
+        "without its checkpoints, which fail beside scvi-tools 1.4.2."
     ),
 }
 """What peers were asked, for those that have rows."""
