@@ -29,7 +29,7 @@ test: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not science"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not science" --numprocesses auto --dist loadfile
 
 docs: $(VENV)/.ready-dev
 	rm -rf docs/generated
