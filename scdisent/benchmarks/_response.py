@@ -183,7 +183,8 @@ def run_task(task: Task) -> list[Row]:
     for question in split.questions:
         observed, source = (adata[m].copy() for m in (question.target, question.source))
         found = fitted.predictions(source, question)
-        table = tl.evaluate_response(observed, _counts(found), source, baselines=_arrays(found))
+        counts = _counts(found) or {"": source}  # arrays alone can not be asked about
+        table = tl.evaluate_response(observed, counts, source, baselines=_arrays(found))
         if method != SHIFT:  # baselines and ceiling are in the rows of the shift
             table = table[table["method"].isin(found)].assign(kind="prediction")
         values = table.pivot(index=["kind", "method"], columns="metric", values="value")
