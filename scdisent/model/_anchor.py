@@ -101,24 +101,23 @@ class Stratum:
     """Of their expression, ``(n_genes,)``."""
 
 
+def n_copies(module: Any, n_cells: int) -> int:
+    """How often each source cell is drawn: few cells say little of the mean of random counts."""
+    return -(-N_CALIBRATION // n_cells) if module.expects == "counts" else 1
+
+
 def predicted_mean(
     module: Any, statements: Sequence[Statement], offset: Tensor, *, seed: int
 ) -> Tensor:
-    """Mean expression of the cells drawn with an offset on the target's logits, ``(n_genes,)``.
-
-    Few cells are drawn several times.
-    """
-    n_cells = sum(len(said.cells) for said in statements)
+    """Mean expression of the cells drawn with an offset on the target's logits, ``(n_genes,)``."""
     is_drawn = module.expects == "counts"
-    n_draws = -(-N_CALIBRATION // n_cells) if is_drawn else 1
     rng = np.random.default_rng(seed) if is_drawn else None
     total = torch.zeros_like(offset)
     for said in statements:
         moved = said.after + F.pad(offset, (0, said.after.shape[1] - len(offset)))
-        for _ in range(n_draws):
-            drawn = said.head.carry_over(said.cells, said.before, moved, rng=rng)
-            total += (log1p_dense(drawn) if is_drawn else drawn).sum(dim=0)
-    return total / (n_cells * n_draws)
+        drawn = said.head.carry_over(said.cells, said.before, moved, rng=rng)
+        total += (log1p_dense(drawn) if is_drawn else drawn).sum(dim=0)
+    return total / sum(len(said.cells) for said in statements)
 
 
 def own_mean(module: Any, statements: Sequence[Statement], *, seed: int) -> Tensor:

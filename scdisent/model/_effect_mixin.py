@@ -21,6 +21,7 @@ from scdisent.model._anchor import (
     calibrated_offset,
     expression,
     groups_of,
+    n_copies,
     own_mean,
     read_effects,
     training_cells,
@@ -112,8 +113,10 @@ class EffectMixin(DisentModel):
         def one_by_one() -> Iterator[Stratum]:  # dense cells of all types at once may be too many
             for i, (own_group, code) in enumerate(pairs):
                 chosen = np.sort(rng.permutation(np.flatnonzero(index == i))[:N_CALIBRATION])
-                own = self._cells_of(subset(source, chosen), codes[chosen], batch_size=None)
-                said = [Statement(cells, *plan.decode(self.module, cells)) for cells in own]
+                often = np.tile(np.arange(len(chosen)), n_copies(self.module, len(chosen)))
+                cells = subset(source, chosen)[often]
+                own = self._cells_of(cells, codes[chosen][often], batch_size=None)
+                said = [Statement(each, *plan.decode(self.module, each)) for each in own]
                 mean = torch.cat([expression(self.module, s.cells) for s in said]).mean(dim=0)
                 yield Stratum(names[own_group], self.conditions[code], said, mean)
 

@@ -25,6 +25,7 @@ N_LATENT, N_GRID = 8, 5
 
 @pytest.fixture(autouse=True)
 def _nothing_global_changes():
+    plt.close("all")  # what other files left open
     before = dict(mpl.rcParams), np.random.get_state()[1].copy()  # noqa: NPY002
     yield
     assert dict(mpl.rcParams) == before[0]
