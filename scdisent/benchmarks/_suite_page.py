@@ -18,9 +18,21 @@ from scdisent.pl._figure import COLORS, GREY, figure_of, panels, tidy
 
 MAX_COLUMNS = 8
 """Of one table, unless a measure alone has more."""
-ACROSS = {"leak_accuracy": "condition read from z", "mse": "mean squared error"}
-UP = {"kept_accuracy": "shared factor read from z", "kept_r2": "shared factor from z, R2"}
-"""What a panel shows: the first that the data set has."""
+TITLES = {
+    "leak_accuracy": "condition read from z",
+    "mse": "mean squared error",
+    "kept_accuracy": "shared factor read from z",
+    "kept_r2": "shared factor from z, R2",
+    "lsdi_fvh": "LSDI (FVH-LT)",
+}
+SHOWN = (
+    ("mse", "lsdi_fvh"),
+    ("leak_accuracy", "kept_accuracy"),
+    ("leak_accuracy", "kept_r2"),
+    ("mse", "kept_accuracy"),
+    ("mse", "kept_r2"),
+)
+"""What a panel shows, across and up: the first pair that the data set has."""
 
 
 def tables_of(rows: pd.DataFrame, measures: Sequence[str]) -> str:
@@ -60,9 +72,10 @@ def write(suite: Suite, done: Performed, out: Path, *, command: str) -> None:
         f"Made by `{command}`, {environment(done.n_jobs)} {hardware()}\n",
         LEGEND,
     ]
-    if len(done.rows):
-        draw(done.rows, out / f"{suite.name}.png")
+    if shown := shown_of(done.rows):
+        draw(done.rows, shown, out / f"{suite.name}.png")
         parts.append(f"![Methods on each data set]({suite.name}.png)\n")
+    if len(done.rows):
         for name, own in done.rows.groupby("data", sort=False):
             parts.append(f"## {name}\n\n{tables_of(own, suite.measures)}\n")
         if suite.reference is not None:
@@ -82,18 +95,25 @@ def hardware() -> str:
     return f"Started on {os.cpu_count()} cores: {name}."
 
 
-def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Leakage against preservation of the shared factor, a panel for each data set."""
-    names = list(rows["data"].unique())
+def shown_of(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """What the panel of each data set shows, of those that have something to show."""
+    if not len(rows):
+        return {}
+    pairs = {
+        str(name): [pair for pair in SHOWN if all(first_known(own, [each]) for each in pair)]
+        for name, own in rows.groupby("data", sort=False)
+    }
+    return {name: own[0] for name, own in pairs.items() if own}
+
+
+def draw(rows: pd.DataFrame, shown: Mapping[str, tuple[str, str]], path: Path) -> None:
+    """Methods by two of their numbers, a panel for each data set."""
     color = dict(zip(rows["method"].unique(), COLORS + [GREY] * len(rows), strict=False))
-    axes = panels(1, len(names), axes=None, size=(3.2, 3.0))
-    for ax, name in zip(axes, names, strict=True):
-        own = rows[rows["data"] == name]
-        across, up = (first_known(own, tuple(known)) for known in (ACROSS, UP))
+    axes = panels(1, len(shown), axes=None, size=(3.2, 3.0))
+    for ax, (name, (across, up)) in zip(axes, shown.items(), strict=True):
         ax.set_title(name, fontsize=9.5)
         tidy(ax)
-        if across and up:
-            _draw(ax, own, across, up, color)
+        _draw(ax, rows[rows["data"] == name], across, up, color)
     handles = [
         plt.Line2D([], [], color=color[name], marker="o", ls="", label=name) for name in color
     ]
@@ -114,8 +134,8 @@ def _draw(ax: Axes, rows: pd.DataFrame, across: str, up: str, color: dict[str, s
     if across == "leak_accuracy":
         ax.set_xlim(right=1.02)
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
-    ax.set_xlabel(ACROSS[across], fontsize=9)
-    ax.set_ylabel(UP[up], fontsize=9)
+    ax.set_xlabel(TITLES[across], fontsize=9)
+    ax.set_ylabel(TITLES[up], fontsize=9)
 
 
 LEGEND = """Mean over seeds and its 90 % interval (Student's t; none for a single seed); "n/a": the

@@ -22,6 +22,7 @@ from scdisent.benchmarks._catalogue import FOLDER
 from scdisent.benchmarks._data import LOADERS, content_hash, make_world
 from scdisent.benchmarks._methods import MAKERS
 from scdisent.benchmarks._read_suite import expand, read_suite
+from scdisent.benchmarks._suite_page import shown_of
 from scdisent.cli import main
 
 TINY = """
@@ -368,6 +369,22 @@ def test_the_page_says_what_does_not_apply_and_how_sure_it_is(suite, tmp_path):
     assert cells[titles.index("MSE")] == verdict.cell(verdict.interval(components["mse"]))
     assert "`scdisent bench tiny.toml --out out`" in text
     assert (out / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_panel_shows_the_first_pair_of_numbers_that_a_data_set_has():
+    known = {
+        "both": {"leak_accuracy": 0.5, "kept_r2": 0.9, "mse": 1.0},
+        "no condition": {"kept_accuracy": 0.7, "mse": 1.0},
+        "no shared factor": {"leak_accuracy": 0.5, "mse": 1.0, "lsdi_fvh": 0.3},
+        "nothing": {"mse": 1.0},
+    }
+    rows = pd.DataFrame([{"data": name, "method": "m", **values} for name, values in known.items()])
+    assert shown_of(rows) == {
+        "both": ("leak_accuracy", "kept_r2"),
+        "no condition": ("mse", "kept_accuracy"),
+        "no shared factor": ("mse", "lsdi_fvh"),
+    }
+    assert shown_of(pd.DataFrame()) == {}
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say(rng):
