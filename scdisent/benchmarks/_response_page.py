@@ -56,7 +56,7 @@ def _table(rows: pd.DataFrame) -> str:
     order = scored.groupby("method", sort=False)["kind"].first()
     lines = ["| method | " + " | ".join(columns.values()) + " |"]
     lines.append("| --- |" + " ---: |" * len(columns))
-    for kind in ("ceiling", "prediction", "baseline"):
+    for kind in ("ceiling", "positive control", "prediction", "baseline"):
         for name in order.index[order == kind]:
             cells = ["" if np.isnan(v) else f"{v:.3f}" for v in means.loc[name, list(columns)]]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -161,7 +161,8 @@ weighted by squared t; E-distance and MMD in 30 principal components of the real
 variance over the 100 genes; DE: genes that respond; rank: whether the conditions of a split are
 told apart (0.5 is chance); in 90 % interval: share of genes whose change of the mean, by cell type,
 lies in that of `predict_change`. The ceiling is one half of the observed cells against the other
-half; where cells are few it is low, and a prediction made from many cells may exceed it.
+half; where cells are few it is low, and a prediction made from many cells may exceed it. The
+interpolated duplicate is that half with each gene moved to the control's mean by its p-value.
 
 Recipes of `scdisent.effects` (`stacked`, `ridge`, `weighted`, `nearest`, `mean`, `additive`, ...)
 shift the logarithm of each cell by the effect in closed form; "counts" thins or adds counts until

@@ -12,7 +12,7 @@ from scdisent.metrics._spec import spec_of
 from scdisent.pl._figure import BLUE, GREY, INK, ORANGE, PALE, Drawn, finish, panels, tidy
 
 SHOWN = ("pearson_delta_top", "pearson_delta", "energy_distance", "r2_variance_top")
-COLOR_OF = {"prediction": BLUE, "baseline": GREY, "ceiling": ORANGE}
+COLOR_OF = {"prediction": BLUE, "baseline": GREY, "positive control": ORANGE, "ceiling": ORANGE}
 
 
 def benchmark(
@@ -26,7 +26,8 @@ def benchmark(
     """Draw scores of predictions, baselines and ceiling, a panel for each metric.
 
     Large dots are means over the rows of a method (folds, seeds), small ones the rows themselves.
-    A line through a single row is its interval; the dashed line is the ceiling.
+    A line through a single row is its interval; the dashed line is the ceiling, and orange dots are
+    the positive control.
 
     Parameters
     ----------

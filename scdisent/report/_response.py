@@ -85,14 +85,15 @@ def _evaluation(frame: pd.DataFrame | None) -> str:
         [
             items(ahead(frame)),
             read(
-                "The ceiling is one half of the observed cells against the other. normalised: 0 is "
-                "the best baseline, 1 is the ceiling. Bad signs: a prediction that arithmetic "
-                "beats, and a ceiling no better than the baselines."
+                "The ceiling is one half of the observed cells against the other, the positive "
+                "control the same with less noise. normalised: 0 is the best baseline, 1 is the "
+                "ceiling. Bad signs: a prediction that arithmetic beats, and a ceiling no better "
+                "than the baselines."
             ),
             figure(
                 lambda: pl.benchmark(frame, metrics=shown, show=False),
                 alt=f"Dots of {methods} for {', '.join(shown)}; the dashed line is the ceiling.",
-                caption="Predictions (blue), baselines (grey) and the ceiling (dashed).",
+                caption="Blue: predictions; orange: positive control; grey: baselines.",
             ),
             table(full, caption="Response: predictions, baselines, ceiling", heads=HEADS),
         ]

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import stats
 
 import scdisent
 from scdisent import metrics as sm
@@ -11,7 +12,14 @@ from scdisent._errors import InputDataError, OptionError
 from scdisent.datasets import simulate_conditions
 from scdisent.effects import log_normalise
 from scdisent.tl import _response as harness
-from scdisent.tl._response import CEILING, NO_CHANGE, SCORES, interval
+from scdisent.tl._response import (
+    CEILING,
+    DUPLICATE,
+    NO_CHANGE,
+    SCORES,
+    interpolated,
+    interval,
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +100,36 @@ def test_a_second_sample_of_the_truth_scores_like_the_ceiling_and_no_change_like
     np.testing.assert_allclose(share.loc[NO_CHANGE].dropna(), 0, atol=1e-12)
     np.testing.assert_allclose(share.loc[CEILING].dropna(), 1)
     assert wide(table).loc[NO_CHANGE, "pearson_delta"] == 0
+
+
+def test_the_interpolated_duplicate_keeps_what_changed_and_loses_what_may_be_noise(rng):
+    control, cells = rng.normal(size=(50, 3)), rng.normal(size=(30, 3))
+    cells[:, 0] += 20  # changed beyond doubt
+    control[:, 2] = cells[:, 2] = 0.0  # never seen
+    moved = interpolated(cells, control)
+    np.testing.assert_allclose(moved.std(axis=0), cells.std(axis=0))
+    p = stats.ttest_ind(cells[:, 1], control[:, 1], equal_var=False).pvalue
+    means = (1 - p) * cells[:, 1].mean() + p * control[:, 1].mean()
+    np.testing.assert_allclose(moved.mean(axis=0), [cells[:, 0].mean(), means, 0.0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_cells", [20, 60])
+def test_of_few_cells_the_interpolated_duplicate_says_more_than_half_of_them(n_cells):
+    """Most genes do nothing: what the other half says of them is noise."""
+    r = {CEILING: [], DUPLICATE: []}
+    for seed in range(8):
+        draw = np.random.default_rng(seed)
+        change = np.where(np.arange(200) < 20, draw.normal(0, 1.5, 200), 0.0)
+        genes = {"var": pd.DataFrame(index=[f"g{i}" for i in range(200)])}
+        sets = [AnnData(draw.normal(m, 1.0, (n, 200)), **genes)
+                for m, n in ((change, n_cells), (0.0, 500))]  # fmt: skip
+        control = sets[1]
+        table = scdisent.tl.evaluate_response(sets[0], control, control, is_counts=False)
+        for name, own in r.items():
+            own.append(wide(table).loc[name, "pearson_delta"])
+    gain = np.subtract(r[DUPLICATE], r[CEILING])
+    assert (gain > 0).all()
+    assert set(table.loc[table["method"] == DUPLICATE, "kind"]) == {"positive control"}
 
 
 def test_the_recipes_of_a_shift_model_are_baselines_and_beat_no_change(world):
