@@ -103,7 +103,7 @@ def test_a_lead_is_counted_and_has_an_interval_over_questions():
     ours = [0.5 + 0.1 * (i > 1) for i in range(8)]
     rows = scored({("prediction", "DISCoVeR"): ours, ("baseline", "mean"): [0.55] * 8})
     found = _response_page._ahead(rows)[-1]
-    assert "| DISCoVeR: mean | 6 of 8; +0.025" in found
+    assert "| mean | 6 of 8; +0.025" in found
     assert "2 of 8; -0.025" in found  # of a distance, where smaller is better
 
 
@@ -117,9 +117,20 @@ def test_a_donor_whose_name_is_a_number_is_one_donor():
 
 def test_a_network_is_held_against_closed_forms_that_make_counts_too():
     ours = {("prediction", "DISCoVeR"): [0.6] * 4, ("prediction", "auto, counts"): [0.5] * 4}
-    (found,) = _response_page._ahead(scored(ours))[2:]
-    assert found.startswith("| DISCoVeR: auto, counts | 4 of 4; +0.100")
+    title, _, found = _response_page._ahead(scored(ours))
+    assert title.startswith("\n| DISCoVeR: ahead of |")
+    assert found.startswith("| auto, counts | 4 of 4; +0.100")
     assert _response_page._ahead(scored({("baseline", "mean"): [0.5] * 4})) == []
+
+
+def test_methods_with_the_same_numbers_share_a_row():
+    values = {"ridge": 0.5, "weighted": 0.4, "mean": 0.5}
+    closed = {("baseline", name): [value] * 4 for name, value in values.items()}
+    rows = scored({("ceiling", "half"): [0.9] * 4, ("prediction", "DISCoVeR"): [0.6] * 4, **closed})
+    page = _response_page.write_page(rows.assign(world="kang types", coverage=np.nan), "here")
+    assert "| ridge, mean | 0.500 |" in page
+    assert "| weighted | 0.400 |" in page
+    assert "| ridge, mean | 4 of 4; +0.100" in page
 
 
 def test_targets_say_what_was_found_and_whether_it_is_enough():
