@@ -29,7 +29,7 @@ test: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not science" --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -m "not science" --numprocesses auto --dist loadfile
 
 docs: $(VENV)/.ready-dev
 	rm -rf docs/generated

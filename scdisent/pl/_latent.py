@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from scdisent._constants import UNS_KEY, obsm_key
 from scdisent._errors import InputDataError
@@ -111,8 +112,9 @@ def latent_coordinates(
 
     light = AnnData(obsm={"codes": np.asarray(adata.obsm[slot])[cells]})
     n_neighbors = min(n_neighbors, len(cells) - 1)
-    sc.pp.neighbors(light, n_neighbors=n_neighbors, use_rep="codes", random_state=seed)
-    sc.tl.umap(light, random_state=seed)
+    with threadpool_limits(limits=None):  # numba changes how many threads torch uses after it
+        sc.pp.neighbors(light, n_neighbors=n_neighbors, use_rep="codes", random_state=seed)
+        sc.tl.umap(light, random_state=seed)
     return light.obsm["X_umap"]
 
 

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -162,6 +166,21 @@ def test_umap_of_the_codes_is_the_same_twice_and_keeps_clusters_apart(adata):
     )
     np.testing.assert_array_equal(first, second)
     assert metrics.knn_accuracy(first, is_b[cells]) == 1
+
+
+def test_torch_has_as_many_threads_after_a_umap_as_before():
+    """Numba starts its threads once a process, so a new one is asked."""
+    code = """
+import numpy as np, torch
+from anndata import AnnData
+from scdisent.pl._latent import latent_coordinates
+adata = AnnData(obsm={"X_scdisent_invariant": np.random.default_rng(0).normal(size=(60, 4))})
+latent_coordinates(adata, "invariant", cells=np.arange(60), n_neighbors=5, seed=0)
+print(torch.get_num_threads())
+"""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["1"], done.stderr
 
 
 def test_latent_names_what_is_missing(adata):
