@@ -11,11 +11,13 @@ SHARE = 0.9
 """Of the intervals."""
 LEAK, KEPT = "leak_accuracy", ("kept_accuracy", "kept_r2")
 AHEAD, BEHIND, TRADE, OPEN = "ahead", "behind", "a trade", "not told apart"
+UNKNOWN = "one seed"
 VERDICTS = {
     BEHIND: "Behind",
     TRADE: "A trade with",
     OPEN: "Not told apart from",
     AHEAD: "Ahead of",
+    UNKNOWN: "One seed only of",
 }
 """Verdicts and how a sentence with them starts, the worst first."""
 
@@ -32,6 +34,8 @@ class Pair(NamedTuple):
     @property
     def verdict(self) -> str:
         """How the reference stands, where intervals that hold 0 count as equal."""
+        if np.isnan([self.leak[1], self.kept[1]]).any():
+            return UNKNOWN
         less_leak, more_kept = -_sign(self.leak), _sign(self.kept)
         if less_leak * more_kept < 0:
             return TRADE
@@ -39,7 +43,7 @@ class Pair(NamedTuple):
 
 
 def _sign(bounds: tuple[float, float, float]) -> int:
-    """Of a difference; 0 where its interval holds 0 or is not known."""
+    """Of a difference; 0 where its interval holds 0."""
     _, low, high = bounds
     return int(low > 0) - int(high < 0)
 
@@ -98,6 +102,8 @@ def section(rows: pd.DataFrame, reference: str) -> str:
 
 def _sentence(found: list[Pair]) -> str:
     by = {name: [p.method for p in found if p.verdict == name] for name in VERDICTS}
+    if len(by[UNKNOWN]) == len(found):
+        return "No verdict from one seed."
     start = "Target missed." if by[BEHIND] else "Target met."
     parts = [f"{title} {_and(by[name])}." for name, title in VERDICTS.items() if by[name]]
     return " ".join([start, *parts])
@@ -115,6 +121,6 @@ def _table(found: list[Pair]) -> str:
 
 LEGEND = """Target: the lowest leakage at equal or better preservation of the shared factor; it is
 met where no method is ahead. Differences are paired by seed, with 90 % intervals (Student's t). One
-that holds 0 counts as equal, so few seeds tell only clear differences apart. Ahead: leaks less and
-keeps no less, or leaks no more and keeps more. A trade: leaks less and keeps less, or more
-of both."""
+that holds 0 counts as equal, so few seeds tell only clear differences apart, and one seed none.
+Ahead: leaks less and keeps no less, or leaks no more and keeps more. A trade: leaks less and keeps
+less, or more of both."""

@@ -440,7 +440,10 @@ def test_a_verdict_is_what_was_planted(rng, leak, kept, expected):
 
 def test_a_method_without_an_answer_and_a_single_seed_get_no_verdict(rng):
     rows = compared(rng, -0.5, 0.5, n_seeds=1)
-    assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.OPEN]
+    assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.UNKNOWN]
+    text = verdict.section(rows, "ours")
+    assert "No verdict from one seed." in text
+    assert "Target met" not in text
     rows.loc[rows["method"] == "theirs", "leak_accuracy"] = np.nan
     assert verdict.pairs(rows, "ours") == []
     assert verdict.section(rows, "ours") == ""
