@@ -1,5 +1,6 @@
 """Tables and a figure of a suite."""
 
+import itertools
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from scdisent.pl._figure import COLORS, GREY, figure_of, panels, tidy
 MAX_COLUMNS = 8
 """Of one table, unless a measure alone has more."""
 TITLES = {
+    "leak_within_auroc": "condition read from z within\nlevels of the shared factor, AUROC",
     "leak_accuracy": "condition read from z",
     "mse": "mean squared error",
     "kept_accuracy": "shared factor read from z",
@@ -27,12 +29,17 @@ TITLES = {
 }
 SHOWN = (
     ("mse", "lsdi_fvh"),
+    ("leak_within_auroc", "kept_accuracy"),
     ("leak_accuracy", "kept_accuracy"),
     ("leak_accuracy", "kept_r2"),
     ("mse", "kept_accuracy"),
     ("mse", "kept_r2"),
 )
 """What a panel shows, across and up: the first pair that the data set has."""
+CHANCE = ("leak_accuracy", "leak_within_auroc")
+"""Numbers whose chance level is drawn."""
+MARKERS = ("o", "s", "^")
+"""Of methods beyond the number of colours."""
 
 
 def tables_of(rows: pd.DataFrame, measures: Sequence[str]) -> str:
@@ -108,14 +115,16 @@ def shown_of(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def draw(rows: pd.DataFrame, shown: Mapping[str, tuple[str, str]], path: Path) -> None:
     """Methods by two of their numbers, a panel for each data set."""
-    color = dict(zip(rows["method"].unique(), COLORS + [GREY] * len(rows), strict=False))
-    axes = panels(1, len(shown), axes=None, size=(3.2, 3.0))
+    styles = itertools.product(MARKERS, COLORS)
+    style = {str(name): next(styles) for name in rows["method"].unique()}
+    axes = panels(1, len(shown), axes=None, size=(3.2, 3.4))
     for ax, (name, (across, up)) in zip(axes, shown.items(), strict=True):
         ax.set_title(name, fontsize=9.5)
         tidy(ax)
-        _draw(ax, rows[rows["data"] == name], across, up, color)
+        _draw(ax, rows[rows["data"] == name], across, up, style)
     handles = [
-        plt.Line2D([], [], color=color[name], marker="o", ls="", label=name) for name in color
+        plt.Line2D([], [], color=color, marker=marker, ls="", label=name)
+        for name, (marker, color) in style.items()
     ]
     figure = figure_of(axes[0])
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -123,15 +132,19 @@ def draw(rows: pd.DataFrame, shown: Mapping[str, tuple[str, str]], path: Path) -
     plt.close(figure)
 
 
-def _draw(ax: Axes, rows: pd.DataFrame, across: str, up: str, color: dict[str, str]) -> None:
-    if across == "leak_accuracy":
-        ax.axvline(rows["leak_null"].mean(), color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+def _draw(
+    ax: Axes, rows: pd.DataFrame, across: str, up: str, style: Mapping[str, tuple[str, str]]
+) -> None:
+    if across in CHANCE:
+        chance = rows["leak_null"].mean() if across == "leak_accuracy" else 0.5
+        ax.axvline(chance, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
     for method, own in rows.groupby("method", sort=False):
+        marker, color = style[str(method)]
         x, y = interval(own[across]), interval(own[up])
-        ax.plot(x[0], y[0], "o", ms=5, color=color[str(method)])
-        ax.plot(x[1:], [y[0]] * 2, color=color[str(method)], lw=1)
-        ax.plot([x[0]] * 2, y[1:], color=color[str(method)], lw=1)
-    if across == "leak_accuracy":
+        ax.plot(x[0], y[0], marker, ms=5, color=color)
+        ax.plot(x[1:], [y[0]] * 2, color=color, lw=1)
+        ax.plot([x[0]] * 2, y[1:], color=color, lw=1)
+    if across in CHANCE:
         ax.set_xlim(right=1.02)
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
     ax.set_xlabel(TITLES[across], fontsize=9)
@@ -142,10 +155,11 @@ LEGEND = """Mean over seeds and its 90 % interval (Student's t; none for a singl
 method has no answer, as principal components have no specific block. z: invariant codes, w:
 specific codes, shared: the factor that conditions have in common. Accuracies are balanced and of
 held-out cells, of held-out donors where there are donors. Condition from z: the best of four
-attackers; "null 95 %" is its upper end under shuffled labels, the dashed line of the figure. Swap:
-a judge of real cells reads cells with the w of a cell under another condition; its own score on
-real cells, beside it, is what a perfect swap reaches. MIG and MIC: information on the condition in
-w against z, less what shuffled labels reach. NMI is no evidence of invariance. NLL in nats a cell,
-MSE of log-normalised counts or of values as they are, over all audited cells. More columns and
-single runs are in the CSV file.
+attackers; "null 95 %" is its upper end under shuffled labels; "AUROC within": of cells with the
+same level of the shared factor. The dashed line of the figure is chance. Swap: a judge of real
+cells reads cells with the w of a cell under another condition; its own score on real cells, beside
+it, is what a perfect swap reaches. MIG and MIC: information on the condition in w against z, less
+what shuffled labels reach. NMI is no evidence of invariance. NLL in nats a cell, MSE of
+log-normalised counts or of values as they are, over all audited cells. More columns and single runs
+are in the CSV file.
 """

@@ -9,7 +9,9 @@ from scipy import stats
 
 SHARE = 0.9
 """Of the intervals."""
-LEAK, KEPT = "leak_accuracy", ("kept_accuracy", "kept_r2")
+LEAK, KEPT = ("leak_within_auroc", "leak_accuracy"), ("kept_accuracy", "kept_r2")
+"""Columns to compare by, the first that is known: a composition of types that differs between
+conditions is no leak, so the condition is read within a type where there are types."""
 AHEAD, BEHIND, TRADE, OPEN = "ahead", "behind", "a trade", "not told apart"
 UNKNOWN = "one seed"
 VERDICTS = {
@@ -75,12 +77,10 @@ def first_known(rows: pd.DataFrame, names: Sequence[str]) -> str:
 
 def pairs(rows: pd.DataFrame, reference: str) -> list[Pair]:
     """The reference against every other method that has both numbers, on one data set."""
-    kept = first_known(rows, KEPT)
-    if not first_known(rows, [LEAK]) or not kept:
+    names = [first_known(rows, known) for known in (LEAK, KEPT)]
+    if not all(names):
         return []
-    leaks, keeps = (
-        rows.pivot(index="seed", columns="method", values=name) for name in (LEAK, kept)
-    )
+    leaks, keeps = (rows.pivot(index="seed", columns="method", values=name) for name in names)
     if reference not in leaks:
         return []
     found = [
@@ -120,7 +120,8 @@ def _table(found: list[Pair]) -> str:
 
 
 LEGEND = """Target: the lowest leakage at equal or better preservation of the shared factor; it is
-met where no method is ahead. Differences are paired by seed, with 90 % intervals (Student's t). One
-that holds 0 counts as equal, so few seeds tell only clear differences apart, and one seed none.
-Ahead: leaks less and keeps no less, or leaks no more and keeps more. A trade: leaks less and keeps
-less, or more of both."""
+met where no method is ahead. Leakage is the AUROC of the condition within levels of the shared
+factor, where it has levels, as their shares may differ between conditions; else the accuracy.
+Differences are paired by seed, with 90 % intervals (Student's t). One that holds 0 counts as equal,
+so few seeds tell only clear differences apart, and one seed none. Ahead: leaks less and keeps no
+less, or leaks no more and keeps more. A trade: leaks less and keeps less, or more of both."""

@@ -438,6 +438,13 @@ def test_a_verdict_is_what_was_planted(rng, leak, kept, expected):
     assert ("Target missed" in text) == (expected == verdict.BEHIND)
 
 
+def test_a_composition_that_differs_between_conditions_is_no_leak(rng):
+    rows = compared(rng, -0.3, 0).assign(leak_within_auroc=0.5)  # ours keeps what tells types apart
+    assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.OPEN]
+    rows["leak_within_auroc"] += 0.3 * (rows["method"] == "theirs")
+    assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.AHEAD]
+
+
 def test_a_method_without_an_answer_and_a_single_seed_get_no_verdict(rng):
     rows = compared(rng, -0.5, 0.5, n_seeds=1)
     assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.UNKNOWN]
