@@ -1,7 +1,8 @@
 """Conditions as a table: what was done to cells, in columns a model can generalise over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +28,26 @@ def without_dose(condition: str, *, separator: str = "+") -> tuple[str, float]:
     doses = {float(dose) if dose else float("nan") for _, _, dose in parts}
     name = separator.join(name for name, _, _ in parts)
     return name, doses.pop() if len(doses) == 1 else float("nan")
+
+
+def parts_of(condition: str, *, control: str | None = None, separator: str = "+") -> list[str]:
+    """Parts of a condition as they are named; the control is one only by itself."""
+    return [part for part in condition.split(separator) if part != control] or [str(control)]
+
+
+def same_set(
+    condition: str, known: Iterable[str], *, control: str | None = None, separator: str = "+"
+) -> str:
+    """Known name of a condition of the same parts in any order, else its parts joined.
+
+    ``"B+A"`` is known as ``"A+B"``, and ``"A+control"`` as ``"A"``.
+    """
+    known = list(known)
+    if condition in known:
+        return condition
+    named = partial(parts_of, control=control, separator=separator)
+    alike = (name for name in known if sorted(named(name)) == sorted(named(condition)))
+    return next(alike, separator.join(named(condition)))
 
 
 @dataclass(frozen=True)
@@ -134,17 +155,19 @@ class ConditionTable:
         others = {*self.categories, *filter(None, [self.dose])}
         return [str(name) for name in self.frame.columns if name not in others]
 
-    def parts(self, condition: str) -> list[str]:
-        """Rows that make up a condition.
+    def parts(self, condition: str, *, control: str | None = None) -> list[str]:
+        """Rows that make up a condition; the control is no part, and needs no row.
 
         Raises
         ------
         OptionError
             If there is no row for it or for one of its parts.
         """
+        if condition == control:
+            return []
         if condition in self.frame.index:
             return [condition]
-        parts = condition.split(self.separator)
+        parts = parts_of(condition, control=control, separator=self.separator)
         missing = [part for part in parts if self.row(part) not in self.frame.index]
         if missing:
             msg = (
@@ -191,9 +214,9 @@ class ConditionTable:
         OptionError
             If a condition has no row, or a category that no condition of training has.
         """
-        known = [part for name in like if name != control for part in self.parts(name)]
+        known = [part for name in like for part in self.parts(name, control=control)]
         reference = self.frame.loc[[self.row(part) for part in known]]
-        sets = [[] if name == control else self.parts(name) for name in conditions]
+        sets = [self.parts(name, control=control) for name in conditions]
         n_parts = max(1, *map(len, sets)) if sets else 1
         columns = self._columns(reference)
         features = np.zeros((len(sets), n_parts, columns.shape[1]), dtype=np.float32)

@@ -6,12 +6,14 @@ Tutorials, tests and benchmarks share these definitions of "unseen". All functio
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError, OptionError
+from scdisent.conditions import parts_of, same_set
 
 __all__ = [
     "MIN_CELLS",
@@ -127,9 +129,12 @@ def leave_conditions_out(
     condition_key: str,
     control: str,
     labels_key: str | None = None,
+    separator: str = "+",
     min_cells: int = MIN_CELLS,
 ) -> list[Split]:
     """Hide all cells of some conditions at a time, in every cell type.
+
+    Levels of the same parts in another order are hidden with them.
 
     Parameters
     ----------
@@ -143,6 +148,8 @@ def leave_conditions_out(
         Column of conditions, and the reference among them.
     labels_key
         Ask for each cell type by itself.
+    separator
+        Between the parts of a combination.
     min_cells
         Fewest source and target cells of a question.
 
@@ -162,13 +169,15 @@ def leave_conditions_out(
     if labels_key is not None:
         label = _column(obs, labels_key)
         strata = {name: label == name for name in sorted(set(label))}
-    splits = []
-    for name, hidden in folds.items():
-        wrong = [c for c in map(str, hidden) if c == control or c not in condition]
+    splits, known = [], sorted(set(condition))
+    for name, levels in folds.items():
+        hidden = [str(level) for level in levels]
+        wrong = [c for c in hidden if c == control or c not in condition]
         if wrong:
             msg = f"split {name!r} hides {wrong}, which are the control or have no cells."
             raise InputDataError(msg)
-        names = [str(c) for c in hidden]
+        named = partial(same_set, known=hidden, control=control, separator=separator)
+        names = [c for c in known if named(c) in hidden]
         asked = _questions(condition, names, strata, control=control, min_cells=min_cells)
         if asked:
             splits.append(Split(name, ~np.isin(condition, names), asked))
@@ -176,7 +185,12 @@ def leave_conditions_out(
 
 
 def combination_folds(
-    conditions: Iterable[str], *, separator: str = "+", n_folds: int | None = None, seed: int = 0
+    conditions: Iterable[str],
+    *,
+    control: str | None = None,
+    separator: str = "+",
+    n_folds: int | None = None,
+    seed: int = 0,
 ) -> dict[str, list[str]]:
     """Combinations whose parts all have cells of their own, each alone or in random folds.
 
@@ -184,6 +198,8 @@ def combination_folds(
     ----------
     conditions
         All conditions that have cells.
+    control
+        No part of a combination: ``"A+control"`` is A.
     separator
         Between the parts of a name.
     n_folds
@@ -195,9 +211,14 @@ def combination_folds(
     -------
     Conditions by the name of their fold.
     """
-    known = sorted({str(name) for name in conditions})
+    sets: dict[tuple[str, ...], str] = {}
+    for name in sorted({str(name) for name in conditions}):
+        parts = parts_of(name, control=control, separator=separator)
+        sets.setdefault(tuple(sorted(parts)), name)
     pairs = [
-        name for name in known if separator in name and set(name.split(separator)) <= set(known)
+        name
+        for parts, name in sets.items()
+        if len(parts) > 1 and all((part,) in sets for part in parts)
     ]
     return {name: [name] for name in pairs} if n_folds is None else _folds(pairs, n_folds, seed)
 

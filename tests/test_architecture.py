@@ -16,7 +16,7 @@ LAYERS = {
     "_errors": 0,
     "_whole": 0,
     "conditions": 1,
-    "splits": 1,
+    "splits": 2,
     "functional": 1,
     "metrics": 1,
     "effects": 2,

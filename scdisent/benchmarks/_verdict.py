@@ -81,6 +81,8 @@ def pairs(rows: pd.DataFrame, reference: str) -> list[Pair]:
     if not all(names):
         return []
     leaks, keeps = (rows.pivot(index="seed", columns="method", values=name) for name in names)
+    if "auroc" in names[0]:
+        leaks = leaks.clip(lower=0.5)  # below chance is chance, not less of a leak
     if reference not in leaks:
         return []
     found = [
@@ -97,14 +99,17 @@ def section(rows: pd.DataFrame, reference: str) -> str:
     parts = [f"**{name}.** {_sentence(own)}\n\n{_table(own)}" for name, own in found.items() if own]
     if not parts:
         return ""
-    return "\n\n".join([f"## Where {reference} stands\n\n{LEGEND}", *parts]) + "\n"
+    legend = LEGEND.format(reference=reference)
+    return "\n\n".join([f"## Where {reference} stands\n\n{legend}", *parts]) + "\n"
 
 
 def _sentence(found: list[Pair]) -> str:
     by = {name: [p.method for p in found if p.verdict == name] for name in VERDICTS}
     if len(by[UNKNOWN]) == len(found):
         return "No verdict from one seed."
-    start = "Target missed." if by[BEHIND] else "Target met."
+    n_met = len(by[AHEAD]) + len(by[OPEN])
+    share = "" if n_met == len(found) else f" against {n_met} of {len(found)}"
+    start = f"Target met{share}." if n_met else "Target missed."
     parts = [f"{title} {_and(by[name])}." for name, title in VERDICTS.items() if by[name]]
     return " ".join([start, *parts])
 
@@ -120,8 +125,9 @@ def _table(found: list[Pair]) -> str:
 
 
 LEGEND = """Target: the lowest leakage at equal or better preservation of the shared factor; it is
-met where no method is ahead. Leakage is the AUROC of the condition within levels of the shared
-factor, where it has levels, as their shares may differ between conditions; else the accuracy.
-Differences are paired by seed, with 90 % intervals (Student's t). One that holds 0 counts as equal,
-so few seeds tell only clear differences apart, and one seed none. Ahead: leaks less and keeps no
-less, or leaks no more and keeps more. A trade: leaks less and keeps less, or more of both."""
+met against a method that {reference} is ahead of or not told apart from. Leakage is the AUROC of
+the condition within levels of the shared factor, where it has levels, as their shares may differ
+between conditions, and no less than 0.5; else the accuracy. Differences are paired by seed, with
+90 % intervals (Student's t). One that holds 0 counts as equal, so few seeds tell only clear
+differences apart, and one seed none. Ahead: leaks less and keeps no less, or leaks no more and
+keeps more. A trade: leaks less and keeps less, or more of both."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scdisent._errors import OptionError, one_of
-from scdisent.conditions import ConditionTable
+from scdisent.conditions import ConditionTable, same_set
 from scdisent.effects._groups import AUTO, group_effect, smoother
 from scdisent.effects._table import EffectTable, Floats
 
@@ -184,7 +184,7 @@ def predicted_effect(
     table
         Of training.
     condition
-        Seen or unseen.
+        Seen or unseen, its parts in any order.
     group, recipe, profile
         As in :func:`group_effect`.
     reference
@@ -199,6 +199,8 @@ def predicted_effect(
     """
     shared: dict[str, Any] = {"group": group, "recipe": recipe}
     reference = reference or table.control
+    separator = "+" if conditions is None else conditions.separator
+    condition = same_set(condition, table.conditions, control=table.control, separator=separator)
     if condition in table.conditions:
         return group_effect(table, condition, reference=reference, profile=profile, **shared)
     weights = condition_weights(

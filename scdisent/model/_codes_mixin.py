@@ -1,11 +1,12 @@
 """Codes of conditions that were not in training, computed from what is known of them."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from scdisent._errors import OptionError, SetupError
-from scdisent.conditions import AT, EncodedConditions, at_dose
+from scdisent.conditions import AT, EncodedConditions, at_dose, same_set
 from scdisent.data import _registry as reg
 from scdisent.model._base import DisentModel
 from scdisent.nn import ConditionCode, ConditionInputs
@@ -45,7 +46,8 @@ class CodesMixin(DisentModel):
         Parameters
         ----------
         condition
-            A level of the condition column, or a full name such as ``"drug@0.5"``.
+            A level of the condition column, or a full name such as ``"drug@0.5"``; the parts of a
+            combination in any order.
         dose
             0: the control.
 
@@ -54,12 +56,16 @@ class CodesMixin(DisentModel):
         OptionError
             If conditions have doses and none is given.
         """
-        condition = str(condition)
         table = self.condition_table
         separator = "+" if table is None else table.separator
+        known_as = partial(
+            same_set, known=self.conditions, control=self.control, separator=separator
+        )
+        condition = known_as(str(condition))
         if dose is not None:
-            untreated = dose == 0 and self.control is not None
-            return str(self.control) if untreated else at_dose(condition, dose, separator=separator)
+            if dose == 0 and self.control is not None:
+                return str(self.control)
+            return known_as(at_dose(condition, dose, separator=separator))
         if reg.setup_argument(self.registry_, "dose_key") is None or condition in self.conditions:
             return condition
         if any(AT not in part for part in condition.split(separator)):

@@ -105,10 +105,6 @@ PRESETS = {
 """The last four are the models that the paper compares itself with, as argument settings."""
 
 
-MMD_RAMP = 10
-"""Epochs over which the weight of the MMD rises where there are images."""
-
-
 class DISCoVeR(LatentMixin, QueryMixin):
     r"""Two latent blocks, two reconstructions, a game over the condition.
 
@@ -143,9 +139,8 @@ class DISCoVeR(LatentMixin, QueryMixin):
     weights
         Weights to change, by name of the term; 0 leaves a term out.
     image_shape
-        Channels, height, width: convolutional networks, and ``mmd`` rises to its weight over the
-        first ten epochs. ``"auto"``: ``uns["image_shape"]`` where there is one; None: dense
-        networks.
+        Channels, height, width: convolutional networks. ``"auto"``: ``uns["image_shape"]`` where
+        there is one; None: dense networks.
     registry
         Registry of a datamodule instead of ``adata``, for cells on disk.
     seed
@@ -197,7 +192,6 @@ class DISCoVeR(LatentMixin, QueryMixin):
             )
             raise OptionError(msg)
         at_least(1, n_latent=n_latent, n_specific=n_specific)
-        self.is_image = image_shape is not None
         is_fixed = self.options.specific_prior == "fixed"
         size = n_specific or (2 * self.summary_stats.n_labels if is_fixed else n_latent)
         with torch.random.fork_rng(devices=cuda_devices()):
@@ -257,6 +251,4 @@ class DISCoVeR(LatentMixin, QueryMixin):
         return np.bincount(codes, minlength=self.summary_stats.n_labels).tolist()
 
     def _plan_defaults(self) -> dict[str, Any]:
-        # At first z knows little but what conditions change in an image, and lost all with it.
-        late = {"mmd": MMD_RAMP} if self.is_image and "mmd" in self.weights else {}
-        return {**PRESETS[self.preset].plan, "schedules": late, **super()._plan_defaults()}
+        return {**PRESETS[self.preset].plan, **super()._plan_defaults()}

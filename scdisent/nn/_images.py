@@ -14,6 +14,9 @@ WIDTHS = (32, 32, 64, 64)
 """Channels of the layers; each halves the side of the image."""
 SMALLEST_SIDE = 4
 """No further halving below twice this side."""
+SLOPE = 0.2
+"""Of the activations below zero. With none, the large gradients of the first steps silenced up to
+all units of a layer for good, and z told nothing of the image."""
 
 
 def halved_sides(side: int) -> list[int]:
@@ -30,7 +33,7 @@ class ImageEncoder(nn.Module):
     ``n_labels > 0``: a label is read as further channels, each constant over the image.
 
     Source: the architecture of Burgess et al. 2018 (four layers of 4x4 kernels on 64x64 pixels),
-    cut to fewer layers for smaller images.
+    cut to fewer layers for smaller images. Deviation: their ReLUs are leaky here (:data:`SLOPE`).
     """
 
     def __init__(
@@ -43,13 +46,13 @@ class ImageEncoder(nn.Module):
         sizes = [channels + n_labels, *WIDTHS[: len(heights) - 1]]
         layers: list[nn.Module] = []
         for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         n_flat = sizes[-1] * heights[-1] * widths[-1]
         self.layers = nn.Sequential(
             *layers,
             nn.Flatten(),
             nn.Linear(n_flat, n_hidden),
-            nn.ReLU(),
+            nn.LeakyReLU(SLOPE),
             nn.Linear(n_hidden, 2 * n_latent),
         )
 
@@ -76,14 +79,14 @@ class ImageDecoder(nn.Module):
         self.start = (sizes[0], heights[0], widths[0])
         self.dense = nn.Sequential(
             nn.Linear(n_input, n_hidden),
-            nn.ReLU(),
+            nn.LeakyReLU(SLOPE),
             nn.Linear(n_hidden, sizes[0] * heights[0] * widths[0]),
         )
         layers: list[nn.Module] = []
         for step, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
             odd = (heights[step + 1] % 2, widths[step + 1] % 2)
             up = nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1, output_padding=odd)
-            layers += [nn.ReLU(), up]
+            layers += [nn.LeakyReLU(SLOPE), up]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:

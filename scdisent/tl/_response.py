@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -182,15 +183,15 @@ def evaluate_response(
     if len(setting.observed) < 4:
         msg = f"{len(setting.observed)} observed cells are too few to be judged by: at least 4."
         raise InputDataError(msg)
-    rng = np.random.default_rng(seed)
+    scored = partial(_rows, setting, n_bootstrap=n_bootstrap, seed=seed)
     rows = []
     for kind, name, cells in _methods(found, baselines, control, layer, seed):
-        rows += _rows(setting, read(cells, None), rng, n_bootstrap, method=name, kind=kind)
-    order = rng.permutation(len(setting.observed))
+        rows += scored(read(cells, None), method=name, kind=kind)
+    order = np.random.default_rng(seed).permutation(len(setting.observed))
     first, second = np.array_split(setting.observed[order], 2)
     blend = interpolated(second, setting.control)
     for kind, name, cells in [("ceiling", CEILING, second), ("positive control", DUPLICATE, blend)]:
-        rows += _rows(setting, cells, rng, n_bootstrap, method=name, kind=kind, truth=first)
+        rows += scored(cells, truth=first, method=name, kind=kind)
     return _normalised(pd.DataFrame(rows))
 
 
@@ -321,13 +322,15 @@ def _values(
 def _rows(
     setting: Setting,
     predicted: Floats,
-    rng: np.random.Generator,
-    n_bootstrap: int,
     *,
+    method: str,
+    kind: str,
+    n_bootstrap: int,
+    seed: int,
     truth: Floats | None = None,
-    **names: str,
 ) -> list[dict[str, Any]]:
     observed = setting.observed if truth is None else truth
+    rng = np.random.default_rng([seed, crc32(method.encode())])  # whatever else is scored
     draws = [
         {
             name: setting.score(name, *(x[rng.integers(len(x), size=len(x))] for x in both))
@@ -340,7 +343,8 @@ def _rows(
     for name in setting.scores:
         value = setting.score(name, observed, predicted)
         low, high = interval(name, value, [draw[name] for draw in draws])
-        rows.append({**names, "metric": name, "value": value, "low": low, "high": high})
+        known = {"method": method, "kind": kind, "metric": name}
+        rows.append({**known, "value": value, "low": low, "high": high})
     return rows
 
 

@@ -435,7 +435,18 @@ def test_a_verdict_is_what_was_planted(rng, leak, kept, expected):
     assert len(found) == 60
     assert np.mean([each == expected for each in found]) > 0.75  # each interval errs one in ten
     text = verdict.section(compared(rng, leak, kept, noise=0), "ours")
-    assert ("Target missed" in text) == (expected == verdict.BEHIND)
+    is_met = expected in (verdict.AHEAD, verdict.OPEN)
+    assert ("Target met." in text, "Target missed." in text) == (is_met, not is_met)
+
+
+def test_a_target_is_met_only_against_those_it_is_met_against(rng):
+    more = compared(rng, 0.2, 0.2, noise=0)
+    rows = pd.concat(
+        [compared(rng, 0.2, -0.2, noise=0), more[more["method"] == "theirs"].replace("theirs", "b")]
+    )
+    rows.loc[rows["method"] == "b", ["leak_accuracy", "kept_r2"]] += 1  # whatever the hard seed
+    text = verdict.section(rows, "ours")
+    assert "Target met against 1 of 2. A trade with b. Ahead of theirs." in text
 
 
 def test_a_composition_that_differs_between_conditions_is_no_leak(rng):
@@ -443,6 +454,8 @@ def test_a_composition_that_differs_between_conditions_is_no_leak(rng):
     assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.OPEN]
     rows["leak_within_auroc"] += 0.3 * (rows["method"] == "theirs")
     assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.AHEAD]
+    rows["leak_within_auroc"] = np.where(rows["method"] == "theirs", 0.5, [0.3, 0.32, 0.34] * 2)
+    assert [pair.verdict for pair in verdict.pairs(rows, "ours")] == [verdict.OPEN]  # chance is 0.5
 
 
 def test_a_method_without_an_answer_and_a_single_seed_get_no_verdict(rng):

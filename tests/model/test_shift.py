@@ -122,6 +122,13 @@ def test_an_unseen_combination_is_the_sum_of_its_parts():
     source = adata[adata.obs["condition"] == "control"].copy()
     found = model.predict(source, condition="a+b")
     assert not found.obs["scdisent_seen"].any()
+    other_order = model.predict(source, condition="b+control+a")
+    np.testing.assert_array_equal(other_order.X.toarray(), found.X.toarray())
+    whole = trained(adata)
+    seen = [whole.predict(source, condition=name) for name in ("a+b", "b+a", "a", "control+a")]
+    assert seen[1].obs["scdisent_seen"].all()
+    np.testing.assert_array_equal(seen[0].X.toarray(), seen[1].X.toarray())
+    np.testing.assert_array_equal(seen[2].X.toarray(), seen[3].X.toarray())
     observed, control = (ef.log_normalise(x.X).toarray() for x in (adata[hidden], source))
     cells = ef.log_normalise(found.X).toarray()
     additive = scdisent.metrics.r2_delta(observed, cells, control)

@@ -171,6 +171,13 @@ def test_other_predictions_and_the_order_of_cells_and_genes_change_nothing(world
     first = {"prediction": predicted, "other": control.copy()}
     both = wide(scdisent.tl.evaluate_response(observed, first, control))
     pd.testing.assert_frame_equal(alone, both.loc[alone.index])
+    known = ["method", "metric"]
+    drawn = [
+        scdisent.tl.evaluate_response(observed, given, control, n_bootstrap=3).set_index(known)
+        for given in (predicted, first)
+    ]
+    pd.testing.assert_frame_equal(drawn[0], drawn[1].loc[drawn[0].index])
+    pd.testing.assert_frame_equal(wide(drawn[0].reset_index()), alone)
     again = wide(scdisent.tl.evaluate_response(*mixed))
     for name in ("prediction", NO_CHANGE):
         np.testing.assert_allclose(again.loc[name], alone.loc[name], atol=1e-6)

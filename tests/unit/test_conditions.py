@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scdisent._errors import InputDataError, OptionError
-from scdisent.conditions import ConditionTable, as_table, at_dose, without_dose
+from scdisent.conditions import ConditionTable, as_table, at_dose, same_set, without_dose
 
 
 @pytest.fixture
@@ -42,6 +42,18 @@ def test_a_combination_is_the_set_of_its_parts_in_any_order(table):
     alone = table.encode(["a_low"], like=LIKE, control="control")
     np.testing.assert_array_equal(first.features[0, 0], alone.features[0, 0])
     assert first.present.tolist() == [[1, 1]]
+    beside_control = table.encode(["a_low+control"], like=LIKE, control="control")
+    for name, values in vars(alone).items():
+        np.testing.assert_array_equal(getattr(beside_control, name), values)
+
+
+def test_names_of_one_set_are_one_condition():
+    known = ["control", "b+a", "c", "d+control"]
+    pairs = {"a+b": "b+a", "b+a": "b+a", "control+c": "c", "d": "d+control", "control": "control"}
+    pairs |= {"control+control": "control", "e+c": "e+c", "e+control+c": "e+c", "a+a": "a+a"}
+    for name, expected in pairs.items():
+        assert same_set(name, known, control="control") == expected
+    assert same_set("a+b", ["b+a"], separator="|") == "a+b"
 
 
 def test_an_unseen_row_is_encoded_on_the_scale_of_training(table):

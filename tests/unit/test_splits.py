@@ -70,6 +70,17 @@ def test_combinations_are_those_whose_parts_have_cells():
     assert splits.combination_folds([*names, "c"], n_folds=1, seed=3) == {"fold 0": ["a+b", "a+c"]}
 
 
+def test_a_combination_is_a_set_whatever_the_order_of_its_name():
+    names = ["ctrl", "a+ctrl", "b", "a+b", "b+a"]
+    assert splits.combination_folds(names, control="ctrl") == {"a+b": ["a+b"]}
+    obs = pd.DataFrame({"condition": np.repeat(names, 30)})
+    keys = {"condition_key": "condition", "control": "ctrl"}
+    for hidden in ("a+b", "b+a"):
+        (split,) = splits.leave_conditions_out(obs, [hidden], **keys)
+        assert set(obs["condition"][split.train]) == {"ctrl", "a+ctrl", "b"}
+        assert [q.condition for q in split.questions] == ["a+b", "b+a"]
+
+
 def test_folds_of_conditions_hide_each_once_and_never_the_control():
     names = ["control", *"abcdefg"]
     folds = splits.condition_folds(names, control="control", n_folds=3, seed=1)
