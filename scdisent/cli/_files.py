@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import pandas as pd
 from anndata import AnnData
 
 from scdisent import ScDisentError
@@ -23,6 +24,18 @@ def read_cells(path: Path) -> AnnData:
         return ad.read_h5ad(path)
     except Exception as error:  # a foreign HDF5 file fails in any way
         msg = f"{path} could not be read as h5ad: cut short, damaged or another format ({error})"
+        raise FileError(msg) from error
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file whose first column names the rows."""
+    if not path.is_file():
+        msg = f"{path} is not a file. Expected a CSV file, a row a condition."
+        raise FileError(msg)
+    try:
+        return pd.read_csv(path, index_col=0)
+    except ValueError as error:  # also what pandas says of bytes and of ragged lines
+        msg = f"{path} could not be read as CSV: {error}"
         raise FileError(msg) from error
 
 

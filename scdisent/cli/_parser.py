@@ -28,6 +28,10 @@ EXAMPLES = {
         "scdisent score demo_output/demo.h5ad --model-dir demo_output/model "
         "--out scored.h5ad --table scores.csv"
     ),
+    "evaluate": (
+        "scdisent evaluate demo_output/demo.h5ad --model-dir demo_output/model "
+        "--condition stimulated --cells donor=donor_3 --out evaluated.h5ad"
+    ),
     "report": "scdisent report demo_output/demo.h5ad -o report.html",
     "data": "scdisent data list",
     "data list": "scdisent data list",
@@ -60,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _train(verbs)
     _predict(verbs)
     _score(verbs)
+    _evaluate(verbs)
     _report(verbs)
     _data(verbs)
     _bench(verbs)
@@ -117,6 +122,12 @@ def _train(verbs: Any) -> None:
         },
     )
     parser.add_argument(
+        "--condition-table",
+        type=Path,
+        metavar="CSV",
+        help="what is known of each condition: its name in the first column; optional",
+    )
+    parser.add_argument(
         "--model", choices=sorted(MODELS), default="discover", help="default: %(default)s"
     )
     parser.add_argument(
@@ -151,14 +162,8 @@ def _predict(verbs: Any) -> None:
     parser = _verb(verbs, "predict", run=f"{VERBS}:predict", about=about)
     _add_input(parser)
     _add_model(parser)
-    parser.add_argument("--condition", required=True, metavar="NAME", help="condition to predict")
-    parser.add_argument(
-        "--reference",
-        metavar="NAME",
-        help="condition the cells are in; default: as their own column says",
-    )
-    parser.add_argument(
-        "--cells", metavar="COLUMN=LEVEL", help="only the cells with this level of an obs column"
+    _add_condition(
+        parser, reference="condition the cells are in; default: as their own column says"
     )
     parser.add_argument("--dose", type=float, help="dose of the condition, seen or not")
     parser.add_argument(
@@ -166,6 +171,18 @@ def _predict(verbs: Any) -> None:
         default="counts",
         metavar="NAME",
         help="counts: whole numbers, with noise; mean: their expectation; default: %(default)s",
+    )
+    parser.add_argument(
+        "--anchor",
+        metavar="NAME",
+        help="closed form inside the prediction: auto, a name of the docs, or none; default: auto",
+    )
+    parser.add_argument(
+        "--n-samples",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="predicted cells for each cell; default: %(default)s",
     )
     _add_seed(parser, "of the draws")
     _add_output(parser)
@@ -185,6 +202,30 @@ def _score(verbs: Any) -> None:
         help="audit a random subset of larger data; default: %(default)s",
     )
     _add_seed(parser, "of subset, attackers and shuffles")
+    _add_output(parser)
+
+
+def _evaluate(verbs: Any) -> None:
+    about = "hold a prediction against cells that training has not seen, beside closed forms"
+    parser = _verb(verbs, "evaluate", run=f"{VERBS}:evaluate", about=about)
+    _add_input(parser)
+    _add_model(parser)
+    _add_condition(parser, reference="condition to start from; default: the control of the model")
+    parser.add_argument(
+        "--training",
+        type=Path,
+        metavar="CELLS.h5ad",
+        help="cells of the training: closed forms are fitted on them; default: no change only",
+    )
+    parser.add_argument("--table", type=Path, metavar="CSV", help="also write the table as CSV")
+    parser.add_argument(
+        "--n-bootstrap",
+        type=int,
+        default=0,
+        metavar="N",
+        help="resamples for intervals; default: 0",
+    )
+    _add_seed(parser, "of halves, draws and resamples")
     _add_output(parser)
 
 
@@ -284,6 +325,14 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-dir", type=Path, required=True, metavar="DIR", help="folder that train wrote"
+    )
+
+
+def _add_condition(parser: argparse.ArgumentParser, *, reference: str) -> None:
+    parser.add_argument("--condition", required=True, metavar="NAME", help="condition to predict")
+    parser.add_argument("--reference", metavar="NAME", help=reference)
+    parser.add_argument(
+        "--cells", metavar="COLUMN=LEVEL", help="only the cells with this level of an obs column"
     )
 
 

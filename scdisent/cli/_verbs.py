@@ -6,17 +6,29 @@ from typing import Any
 
 import scdisent
 from scdisent import ScDisentError
-from scdisent.cli._files import FileError, read_cells, refuse_outputs, write_cells, write_table
+from scdisent.cli._files import (
+    FileError,
+    read_cells,
+    read_table,
+    refuse_outputs,
+    write_cells,
+    write_table,
+)
 from scdisent.cli._parser import MODELS
+from scdisent.data import conditions_of
 
 KEYS = ("condition_key", "control", "labels_key", "sample_key", "batch_key", "dose_key", "layer")
+SHOWN = ["pearson_delta", "pearson_delta_top", "energy_distance", "r2_variance_top"]
+"""Metrics of a response that are printed; the table has all."""
 
 
 def train(args: Namespace) -> None:
     """Fit a model, store codes and history in a copy of the file, save the model."""
     refuse_outputs(args.out, args.model_dir, source=args.input, overwrite=args.overwrite)
     adata = read_cells(args.input)
-    scdisent.setup_anndata(adata, **{key: getattr(args, key) for key in KEYS})
+    table = None if args.condition_table is None else read_table(args.condition_table)
+    setup = {key: getattr(args, key) for key in KEYS}
+    scdisent.setup_anndata(adata, condition_table=table, **setup)
     options = {"likelihood": args.likelihood, "preset": args.preset, "seed": args.seed}
     if args.n_latent is not None:
         options["n_latent"] = args.n_latent
@@ -33,14 +45,11 @@ def predict(args: Namespace) -> None:
     refuse_outputs(args.out, source=args.input, overwrite=args.overwrite)
     model = loaded(args.model_dir, "predict")
     cells = chosen_cells(read_cells(args.input), args.cells)
-    predicted = model.predict(
-        cells,
-        condition=args.condition,
-        reference=args.reference,
-        dose=args.dose,
-        kind=args.kind,
-        seed=args.seed,
-    )
+    names = ("condition", "reference", "dose", "kind", "n_samples", "seed")
+    options = {name: getattr(args, name) for name in names}
+    if args.anchor is not None:
+        options["anchor"] = None if args.anchor == "none" else args.anchor
+    predicted = model.predict(cells, **options)
     write_cells(predicted, args.out)
     _say_where(args.out)
 
@@ -58,6 +67,33 @@ def score(args: Namespace) -> None:
     print(table.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
     if "statement" in adata.uns["scdisent"]:
         print(adata.uns["scdisent"]["statement"])
+    _say_where(args.out, args.table)
+
+
+def evaluate(args: Namespace) -> None:
+    """Hold a prediction against observed cells, beside closed forms; the table goes into a copy."""
+    refuse_outputs(args.out, args.table, source=args.input, overwrite=args.overwrite)
+    model = loaded(args.model_dir, "predict")
+    adata = read_cells(args.input)
+    reference = args.reference or model.control
+    cells = chosen_cells(adata, args.cells)
+    control, observed = (of_condition(cells, model, name) for name in (reference, args.condition))
+    table = scdisent.tl.evaluate_response(
+        observed,
+        model.predict(control, condition=args.condition, reference=reference, seed=args.seed),
+        control,
+        baselines=None if args.training is None else closed_forms(model, args.training),
+        layer=model.registry_["setup_args"]["layer"],
+        is_counts=model.module.expects == "counts",
+        n_bootstrap=args.n_bootstrap,
+        seed=args.seed,
+    )
+    adata.uns["scdisent"] = {**adata.uns.get("scdisent", {}), "response": table}
+    write_cells(adata, args.out)
+    if args.table is not None:
+        write_table(table, args.table)
+    wide = table.pivot(index=["kind", "method"], columns="metric", values="value")
+    print(wide[SHOWN].to_string(float_format="{:.3f}".format, na_rep=""))
     _say_where(args.out, args.table)
 
 
@@ -134,6 +170,25 @@ def chosen_cells(adata: Any, rule: str | None) -> Any:
         )
         raise ScDisentError(msg)
     return adata[(values == level).to_numpy()]
+
+
+def of_condition(cells: Any, model: Any, name: str | None) -> Any:
+    """Cells under a condition as the model names it."""
+    levels = conditions_of(cells.obs, model.registry_).astype(str)
+    if name not in set(levels):
+        msg = f"no cell has the condition {name!r}. Found: {sorted(levels.unique())[:20]}."
+        raise ScDisentError(msg)
+    return cells[(levels == name).to_numpy()].copy()
+
+
+def closed_forms(model: Any, training: Path) -> Any:
+    """Baselines fitted on the cells that a model was trained on."""
+    cells = read_cells(training)
+    scdisent.setup_anndata(cells, **model.registry_["setup_args"])
+    counts = model.module.expects == "counts"
+    shift = scdisent.ShiftModel(cells, likelihood="nb" if counts else "normal")
+    shift.train()
+    return shift
 
 
 def _say_where(*paths: Path | None) -> None:

@@ -32,11 +32,13 @@ from scdisent.data._doses import conditions_of
 _ADVICE = {
     KEYS.CONDITION: (
         "Cells of an unseen condition have an invariant code (representation='invariant' needs no "
-        "condition); everything else needs a condition of training."
+        "condition); everything else needs a condition of training. A DISCoVeR model learns the "
+        "new one from these cells: DISCoVeR.load_query_data(adata, model), then train()."
     ),
     KEYS.BATCH: (
         "Codes need no batch; to decode, name a batch of training: "
-        "get_normalized_expression(transform_batch=...), or write it into that column."
+        "get_normalized_expression(transform_batch=...), or write it into that column. A DISCoVeR "
+        "model learns the new one: DISCoVeR.load_query_data(adata, model), then train()."
     ),
     KEYS.CELL_TYPE: "Load the model without adata: the getters do not read that column.",
     KEYS.SAMPLE: "Load the model without adata: the getters do not read that column.",

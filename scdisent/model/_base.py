@@ -178,9 +178,11 @@ class DisentModel(BaseModelClass):
             How the message calls it.
         """
         if str(condition) not in self.conditions:
+            few = "; load_query_data needs few" if hasattr(self, "load_query_data") else ""
             msg = (
                 f"{argument}={condition!r} was not in training, and {type(self).__name__} has no "
-                f"encoder for new conditions. Known: {self.conditions}. Train with cells of it."
+                f"encoder for new conditions. Known: {self.conditions}. Train with cells of "
+                f"it{few}."
             )
             raise OptionError(msg)
         return self.conditions.index(str(condition))

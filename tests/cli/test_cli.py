@@ -98,6 +98,53 @@ def test_predict_gives_one_cell_of_whole_counts_for_each_chosen_cell(folder):
     assert once.uns["scdisent"]["prediction"]["seed"] == 3
 
 
+def test_evaluate_writes_the_table_of_the_library(folder, tmp_path, capsys):
+    out, csv, page = (tmp_path / name for name in ("out.h5ad", "response.csv", "page.html"))
+    asked = ("--model-dir", folder / "model", "--condition", "stimulated", "--seed", 2)
+    more = ("--cells", "donor=donor_1", "--training", folder / "trained.h5ad")
+    assert run("evaluate", folder / "cells.h5ad", *asked, *more, "--out", out, "--table", csv) == 0
+    assert "interpolated duplicate" in capsys.readouterr().out
+    model, training = scdisent.load(folder / "model"), ad.read_h5ad(folder / "trained.h5ad")
+    cells = ad.read_h5ad(folder / "cells.h5ad")
+    cells = cells[cells.obs["donor"] == "donor_1"]
+    control, observed = (
+        cells[cells.obs["condition"] == name].copy() for name in ("control", "stimulated")
+    )
+    scdisent.setup_anndata(
+        training,
+        condition_key="condition",
+        control="control",
+        labels_key="cell_type",
+        sample_key="donor",
+    )
+    shift = scdisent.ShiftModel(training)
+    shift.train()
+    predicted = model.predict(control, condition="stimulated", seed=2)
+    expected = scdisent.tl.evaluate_response(observed, predicted, control, baselines=shift, seed=2)
+    stored = ad.read_h5ad(out).uns["scdisent"]["response"]
+    for found in (stored, pd.read_csv(csv)):
+        assert list(found["method"]) == list(expected["method"])
+        np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-6)
+    assert run("report", folder / "model", "--data", out, "-o", page) == 0
+    assert "Response: predictions, baselines, ceiling" in page.read_text(encoding="utf-8")
+
+
+def test_what_is_known_of_conditions_comes_from_a_csv_and_reaches_unseen_ones(folder, tmp_path):
+    table = pd.DataFrame({"strength": [0.0, 1.0, 2.0]}, index=["control", "stimulated", "strong"])
+    table.to_csv(tmp_path / "table.csv", index_label="condition")
+    outputs = ("--model-dir", tmp_path / "model", "--out", tmp_path / "out.h5ad")
+    setup = ("--condition-key", "condition", "--control", "control", "--max-epochs", 1)
+    known = ("--condition-table", tmp_path / "table.csv")
+    assert run("train", folder / "cells.h5ad", *setup, *known, *outputs) == 0
+    asked = ("--condition", "strong", "--cells", "condition=control", "--n-samples", 2)
+    cells = ("predict", folder / "cells.h5ad", "--model-dir", tmp_path / "model")
+    assert run(*cells, *asked, "--anchor", "none", "--out", tmp_path / "made.h5ad") == 0
+    made = ad.read_h5ad(tmp_path / "made.h5ad")
+    assert (made.obs["condition"] == "strong").all()
+    assert made.uns["scdisent"]["prediction"]["anchor"] == ""
+    assert made.obs["source_cell"].value_counts().eq(2).all()
+
+
 def test_doses_can_be_trained_on_and_predicted(tmp_path):
     cells, out, model = (tmp_path / name for name in ("cells.h5ad", "trained.h5ad", "model"))
     adata = scdisent.datasets.simulate_conditions(n_cells=300, n_genes=60, doses=(0.5, 1.0))
@@ -231,6 +278,15 @@ def bad_input(folder):
             "holds a ShiftModel, which has no get_latent_representation",
         ),
         "no condition": (("train", cells, *out, *new), "condition_key"),
+        "no such table": (
+            (*train, "--condition-table", folder / "none.csv", *out, *new),
+            "is not a file",
+        ),
+        "no table": ((*train, "--condition-table", cells, *out, *new), "could not be read as CSV"),
+        "nothing observed": (
+            ("evaluate", cells, *use, "--condition", "b", *out),
+            "no cell has the condition 'b'",
+        ),
         "no such kind": ((*predict, "--cells", "condition=control", "--kind", "x", *out), "'mean'"),
         "no such column of cells": ((*predict, "--cells", "drug=a", *out), "no column 'drug'"),
         "no such level of cells": ((*predict, "--cells", "donor=a", *out), "'donor_0'"),
@@ -274,11 +330,10 @@ NAMES = [
     "no such column", "no such control", "no such layer", "no such preset", "no such likelihood",
     "output exists", "model exists", "output is input", "no model", "broken model",
     "unknown condition", "already there", "model without prediction", "model without codes",
-    "no condition", "no such kind", "no such column of cells",
-    "no such level of cells", "report without results", "report of a folder alone",
-    "report of two files", "report exists", "report over its cells", "no such suite",
-    "suite is no file", "study with seeds",
-    "no such data", "no such folder", "no such demo", "demo without condition",
+    "no condition", "no such table", "no table", "nothing observed", "no such kind",
+    "no such column of cells", "no such level of cells", "report without results",
+    "report of a folder alone", "report of two files", "report exists", "report over its cells",
+    "no such suite", "suite is no file", "study with seeds", "no such data", "no such folder", "no such demo", "demo without condition",
 ]  # fmt: skip
 
 
