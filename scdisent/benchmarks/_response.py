@@ -19,8 +19,8 @@ from scdisent._errors import OptionError
 from scdisent.benchmarks._grid import Row, Task, run_grid
 from scdisent.benchmarks._peers import PEERS, SLOW
 from scdisent.benchmarks._report import environment
-from scdisent.benchmarks._response_page import COVERAGE, OWN, RANK, write_page
-from scdisent.benchmarks._unseen import WORLDS, World, nothing_known
+from scdisent.benchmarks._response_page import COVERAGE, RANK, write_page
+from scdisent.benchmarks._unseen import WORLDS, World
 from scdisent.conditions import ConditionTable
 from scdisent.effects import GROUP_RECIPES, UNSEEN, log_normalise, predicted_effect
 from scdisent.model import CGVAE, DISCoVeR, ShiftModel, setup_anndata
@@ -243,11 +243,8 @@ def _ranks(means: dict[str, list[NDArray[np.floating]]], like: Row) -> list[Row]
 
 
 def methods_of(world: World) -> list[str]:
-    """Methods that can answer its questions."""
-    if world.unseen_conditions:
-        return [SHIFT] if world.table is nothing_known else [SHIFT, *OWN]
-    peers = [name for name in PEERS if name not in SLOW or world.has_slow and find_spec(SLOW[name])]
-    return [SHIFT, *OWN, *peers]
+    """Closed forms and the networks of a world, but slow peers that are not installed."""
+    return [SHIFT, *(n for n in world.networks if n not in SLOW or find_spec(SLOW[n]))]
 
 
 def tasks(worlds: Sequence[str] = tuple(WORLDS), seeds: Sequence[int] = SEEDS) -> list[Task]:

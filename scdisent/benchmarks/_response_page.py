@@ -22,6 +22,7 @@ COLUMNS = {
     "pearson_delta_top": "r, top 100",
     "pearson_delta": "r, all",
     "r2_delta_weighted": "R2, weighted",
+    "weighted_mse": "MSE, weighted",
     "energy_distance": "E-distance",
     "mmd": "MMD",
     "r2_variance_top": "R2 of variance",
@@ -64,7 +65,7 @@ def _table(rows: pd.DataFrame) -> str:
             for name in order.index[order == kind]
         )
     n_questions = len(scored.groupby(QUESTION, dropna=False))
-    lines.append(f"\n{n_questions} questions, {_seeds(scored)}.\n")
+    lines.append(f"\n{n_questions} questions, {_seeds(scored)}{_n_intervals(scored)}.\n")
     return "\n".join([*lines, *_by_difficulty(scored), *_ahead(scored)])
 
 
@@ -85,6 +86,15 @@ def _seeds(rows: pd.DataFrame) -> str:
     }
     fewer = [f"{name}: {own}" for name, own in of_method.items() if own != everyone]
     return ", ".join([f"seeds {everyone}", *fewer])
+
+
+def _n_intervals(rows: pd.DataFrame) -> str:
+    """Of how many fits the intervals are, where that is not all: they came after the first runs."""
+    if COVERAGE not in rows:
+        return ""
+    has = rows.groupby("method", sort=False)[COVERAGE].agg(["count", "size"])
+    some = has[(has["count"] > 0) & (has["count"] < has["size"])]
+    return "".join(f"; intervals of {n}: {c} of {a} predictions" for n, c, a in some.itertuples())
 
 
 QUESTION = ["split", "group", "condition"]
@@ -171,13 +181,14 @@ What would a condition do to cells that were not seen under it? Made by
 Each row is a mean over questions (a hidden group under a hidden condition) and seeds. All are held
 against the same observed control cells; genes are judged by the observed cells alone. r: Pearson
 correlation of the predicted with the observed change of the mean log-normalised expression, over
-all genes and over the 100 of largest Welch t; R2, weighted: explained share of that change, genes
-weighted by squared t; E-distance and MMD in 30 principal components of the real cells; R2 of
-variance over the 100 genes; DE: genes that respond; rank: whether the conditions of a split are
-told apart (0.5 is chance); in 90 % interval: share of genes whose change of the mean, by cell type,
-lies in that of `predict_change`. The ceiling is one half of the observed cells against the other
-half; where cells are few it is low, and a prediction made from many cells may exceed it. The
-interpolated duplicate is that half with each gene moved to the control's mean by its p-value.
+all genes and over the 100 of largest Welch t; R2 and MSE, weighted: explained share of that change
+and squared error, genes weighted by squared t; E-distance and MMD in 30 principal components of the
+real cells; R2 of variance over the 100 genes; DE: genes that respond; rank: whether the conditions
+of a split are told apart (0.5 is chance); in 90 % interval: share of genes whose change of the
+mean, by cell type, lies in that of `predict_change`. The ceiling is one half of the observed cells
+against the other half; where cells are few it is low, and a prediction made from many cells may
+exceed it. The interpolated duplicate is that half with each gene moved to the control's mean by its
+p-value.
 
 Recipes of `scdisent.effects` (`stacked`, `ridge`, `weighted`, `nearest`, `mean`, `additive`, ...)
 shift the logarithm of each cell by the effect in closed form; "counts" thins or adds counts until

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from scdisent import splits
 from scdisent.benchmarks._data import kang_2000_genes
+from scdisent.benchmarks._peers import PEERS
 from scdisent.conditions import ConditionTable
 from scdisent.datasets import load, simulate_conditions
 from scdisent.effects import log_normalise
@@ -32,11 +33,9 @@ class World:
     split: Callable[[AnnData], list[splits.Split]]
     setup: Mapping[str, Any]
     about: str
-    unseen_conditions: bool = False
-    """Whether whole conditions are hidden, which only some models can answer."""
     table: Callable[[AnnData], ConditionTable | None] = nothing_known
-    has_slow: bool = False
-    """Whether peers that take long are asked, too."""
+    networks: tuple[str, ...] = ("DISCoVeR",)
+    """Models and peers that are asked beside the closed forms."""
 
     def keys(self) -> dict[str, Any]:
         """Arguments that splits share with setup."""
@@ -194,7 +193,7 @@ WORLDS: dict[str, World] = {
         _kang_types,
         KANG,
         "Kang, stimulated cells of one cell type hidden (7 folds)",
-        has_slow=True,
+        networks=("DISCoVeR", "CG-VAE", *PEERS),
     ),
     "kang donors": World(
         _kang, _kang_donors, KANG, "Kang, stimulated cells of one donor hidden (8 folds)"
@@ -204,7 +203,6 @@ WORLDS: dict[str, World] = {
         _norman_pairs,
         NORMAN,
         "Norman, one pair of genes hidden",
-        unseen_conditions=True,
         table=_norman_table,
     ),
     "norman genes": World(
@@ -212,14 +210,13 @@ WORLDS: dict[str, World] = {
         _norman_genes,
         NORMAN,
         "Norman, single genes hidden, with every pair that holds them",
-        unseen_conditions=True,
+        networks=(),  # nothing is known of a gene but its name
     ),
     "papalexi genes": World(
         _papalexi,
         _papalexi_genes,
         PAPALEXI,
         "Papalexi, one knock-out hidden, described by its gene's expression in control cells",
-        unseen_conditions=True,
         table=gene_vectors,
     ),
     "papalexi replicates": World(
@@ -233,7 +230,6 @@ WORLDS: dict[str, World] = {
         _unseen_doses,
         SIMULATED_DOSES,
         "Simulated, one dose hidden (inside, and the largest)",
-        unseen_conditions=True,
         table=_dose_table,
     ),
     "simulated pairs": World(
@@ -241,7 +237,6 @@ WORLDS: dict[str, World] = {
         _unseen_pairs,
         SIMULATED_PAIRS,
         "Simulated, one pair of treatments hidden; interaction and composition shift",
-        unseen_conditions=True,
         table=_pair_table,
     ),
 }

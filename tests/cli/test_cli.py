@@ -333,7 +333,8 @@ NAMES = [
     "no condition", "no such table", "no table", "nothing observed", "no such kind",
     "no such column of cells", "no such level of cells", "report without results",
     "report of a folder alone", "report of two files", "report exists", "report over its cells",
-    "no such suite", "suite is no file", "study with seeds", "no such data", "no such folder", "no such demo", "demo without condition",
+    "no such suite", "suite is no file", "study with seeds",
+    "no such data", "no such folder", "no such demo", "demo without condition",
 ]  # fmt: skip
 
 

@@ -57,8 +57,8 @@ def small_world(monkeypatch):
         real.split,
         real.setup,
         "small",
-        unseen_conditions=True,
         table=real.table,
+        networks=("DISCoVeR", "CG-VAE"),
     )
     monkeypatch.setitem(WORLDS, "small", world)
     return world
@@ -201,6 +201,7 @@ def test_of_a_peer_nothing_but_predict_is_asked(monkeypatch, as_array):
         ),
         keys,
         "small",
+        networks=("scVI",),
     )
     monkeypatch.setitem(WORLDS, "small", world)
 
