@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scdisent._errors import InputDataError, ScDisentWarning, SetupError
+from scdisent.conditions import parts_of
 
 MAX_ROWS_CHECKED_ON_DISK = 10_000
 
@@ -268,5 +269,20 @@ def warn_if_confounded(obs: pd.DataFrame, *, condition_key: str, others: Sequenc
         msg = (
             f"every level of adata.obs[{other!r}] holds a single condition, so what {other!r} does "
             f"and what {condition_key!r} does cannot be told apart in these data:\n{shown}"
+        )
+        warnings.warn(msg, ScDisentWarning, stacklevel=4)
+
+
+def warn_if_named_twice(conditions: "pd.Series[Any]", *, control: str | None) -> None:
+    """Warn of combinations that differ in nothing but the order of their parts."""
+    sets: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(set(conditions.astype(str))):
+        sets.setdefault(tuple(sorted(parts_of(name, control=control))), []).append(name)
+    twice = [names for names in sets.values() if len(names) > 1]
+    if twice:
+        msg = (
+            f"{twice[0]} are the same parts in other words, but would be learned as different "
+            f"conditions. Rename them alike: adata.obs[...].replace({twice[0][1]!r}, "
+            f"{twice[0][0]!r})."
         )
         warnings.warn(msg, ScDisentWarning, stacklevel=4)

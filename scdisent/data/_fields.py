@@ -16,6 +16,7 @@ from scdisent.data._checks import (
     check_names,
     check_numbers,
     warn_if_confounded,
+    warn_if_named_twice,
 )
 from scdisent.data._doses import DOSED, condition_names
 from scdisent.data._query import check_like_training
@@ -76,6 +77,7 @@ def check_setup(
         adata.obs, condition_key=condition_key, dose_key=dose_key, control=control
     )
     check_condition(names, control=control)
+    warn_if_named_twice(names, control=control)
     nuisance = [single_columns["batch_key"], single_columns["sample_key"]]
     others = [key for key in [*nuisance, *(categorical_covariate_keys or [])] if key]
     warn_if_confounded(adata.obs, condition_key=condition_key, others=others)

@@ -239,6 +239,17 @@ def test_a_condition_that_equals_a_batch_is_a_warning_with_the_cross_table(cells
     assert re.search(r"run2 +0 +30$", message), message
 
 
+def test_one_combination_under_two_names_is_a_warning_that_says_how_to_rename(cells):
+    names = np.resize(["control", "a", "b", "b+a", "a+control+b", "a+c"], len(cells))
+    cells.obs["condition"] = names
+    with pytest.warns(ScDisentWarning, match=r"\['a\+control\+b', 'b\+a'\] are the same parts"):
+        setup(cells, control="control")
+    cells.obs["condition"] = cells.obs["condition"].replace("b+a", "a+control+b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScDisentWarning)
+        setup(cells, control="control")
+
+
 def test_a_batch_with_both_conditions_in_one_level_is_no_warning(cells):
     cells.obs["run"] = np.where(cells.obs["condition"] == "control", "run1", "run2")
     cells.obs.loc[cells.obs_names[0], "run"] = "run2"
