@@ -92,3 +92,21 @@ def test_references_are_whole_and_named_once():
     keys = re.findall(r"^@\w+\{(\w+),", bib, re.M)
     assert len(keys) == len(set(keys)) == bib.count("author =") == bib.count("year =")
     assert bib.count("{") == bib.count("}")
+
+
+@pytest.mark.parametrize("name", ["bfvae", "cgvae", "discover"])
+def test_the_page_of_a_model_says_when_to_use_it_and_when_not_to_believe_it(name):
+    page = read(ROOT / "docs" / "models" / f"{name}.md")
+    for part in ("**Use it when**", "**Do not use it when**", "Assumptions", "Signs of failure"):
+        assert part in page, part
+
+
+def test_every_benchmark_is_made_by_make_and_listed():
+    made = re.findall(r"for name in (.*?);", read(ROOT / "Makefile").replace("\\\n", ""), re.S)
+    assert len(made) == 2
+    names = {*made[0].split(), *made[1].split()}
+    assert names == {*scdisent.benchmarks.STUDIES, *scdisent.benchmarks.SUITES} - {"smoke"}
+    tables = {path.stem for path in (ROOT / "docs" / "benchmarks").glob("*.csv")}
+    index = read(ROOT / "docs" / "benchmarks" / "index.md")
+    assert tables <= names
+    assert all(f"]({name}.md)" in index for name in tables)

@@ -127,7 +127,7 @@ class DISCoVeR(LatentMixin, QueryMixin):
         AnnData set up by :func:`scdisent.setup_anndata`.
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` for counts, ``"normal"`` for real values,
-        ``"bernoulli"`` for zeros and ones.
+        ``"bernoulli"`` for zeros and ones, ``"continuous_bernoulli"`` for values between.
     n_latent, n_specific
         Size of z and of w (None: as large as z; two columns a condition for the fixed prior).
     preset
