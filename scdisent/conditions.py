@@ -30,6 +30,48 @@ def without_dose(condition: str, *, separator: str = "+") -> tuple[str, float]:
     return name, doses.pop() if len(doses) == 1 else float("nan")
 
 
+def condition_names(
+    obs: pd.DataFrame,
+    *,
+    condition_key: str,
+    dose_key: str | None,
+    control: str | None,
+    separator: str = "+",
+) -> "pd.Series[Any]":
+    """Condition of each cell: its level, or ``"level@dose"`` where there is a dose.
+
+    The control, which is also dose zero of everything else, keeps its name.
+
+    Raises
+    ------
+    InputDataError
+        For doses that are missing or negative.
+    """
+    levels = obs[condition_key]
+    if dose_key is None:
+        return levels
+    names = levels.astype(str)
+    given = obs[dose_key] if dose_key in obs else pd.Series(np.nan, index=obs.index)
+    dose = pd.to_numeric(given, errors="coerce")
+    is_control = names == str(control)
+    wrong = ~is_control & ~(dose >= 0)
+    if wrong.any():
+        first = f"{obs.index[wrong][0]!r} with {given[wrong].iloc[0]}"
+        msg = (
+            f"obs[{dose_key!r}] must hold a dose of at least 0 for each cell that is not a control "
+            f"one; {int(wrong.sum()):,} cells have none, such as {first}."
+        )
+        raise InputDataError(msg)
+    untreated = is_control | ((dose == 0) & (control is not None))
+    pairs = pd.DataFrame({"name": names, "dose": dose, "untreated": untreated})
+    code, unique = pd.factorize(pd.MultiIndex.from_frame(pairs))
+    made = [
+        str(control) if rest else at_dose(name, x, separator=separator) for name, x, rest in unique
+    ]
+    found = pd.Categorical(np.array(made, dtype=object)[code])
+    return pd.Series(found, index=obs.index, name=condition_key)
+
+
 def parts_of(condition: str, *, control: str | None = None, separator: str = "+") -> list[str]:
     """Parts of a condition as they are named; the control is one only by itself."""
     return [part for part in condition.split(separator) if part != control] or [str(control)]

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError, OptionError
-from scdisent.conditions import parts_of, same_set
+from scdisent.conditions import condition_names, parts_of, same_set, without_dose
 
 __all__ = [
     "MIN_CELLS",
@@ -78,10 +78,12 @@ def leave_out(
     *,
     condition_key: str,
     control: str,
+    dose_key: str | None = None,
     labels_key: str | None = None,
+    conditions: Sequence[str] | None = None,
     min_cells: int = MIN_CELLS,
 ) -> list[Split]:
-    """Hide all treated cells of one cell type, donor or cell line at a time.
+    """Hide the treated cells of one cell type, donor or cell line at a time.
 
     Its control cells stay in training; they are what prediction starts from.
 
@@ -93,8 +95,12 @@ def leave_out(
         Column of cell types, donors or cell lines.
     condition_key, control
         Column of conditions, and the reference among them.
+    dose_key
+        Column of doses, as at setup: conditions are then called ``"drug@0.5"``.
     labels_key
         Ask for each of these groups of the hidden cells by itself, as cell types of a donor.
+    conditions
+        Hide cells under these only: the rest of the group stays in training. None: under all.
     min_cells
         Fewest source and target cells of a question.
 
@@ -107,7 +113,8 @@ def leave_out(
     InputDataError
         If a column is missing or no question has enough cells.
     """
-    condition, level = _column(obs, condition_key), _column(obs, by)
+    condition = _conditions(obs, condition_key, dose_key, control)
+    level, chosen = _column(obs, by), _levels(conditions, condition, control)
     inner = None if labels_key is None else _column(obs, labels_key)
     splits = []
     for name in sorted(set(level)):
@@ -115,10 +122,10 @@ def leave_out(
         groups = {name: inside}
         if inner is not None:
             groups = {f"{name}, {g}": inside & (inner == g) for g in sorted(set(inner[inside]))}
-        treated = sorted(set(condition[inside]) - {control})
+        treated = sorted(chosen & set(condition[inside]))
         asked = _questions(condition, treated, groups, control=control, min_cells=min_cells)
         if asked:
-            splits.append(Split(name, ~(inside & (condition != control)), asked))
+            splits.append(Split(name, ~(inside & np.isin(condition, treated)), asked))
     return _some(splits, by=by, min_cells=min_cells)
 
 
@@ -128,6 +135,7 @@ def leave_conditions_out(
     *,
     condition_key: str,
     control: str,
+    dose_key: str | None = None,
     labels_key: str | None = None,
     separator: str = "+",
     min_cells: int = MIN_CELLS,
@@ -146,6 +154,8 @@ def leave_conditions_out(
         condition by itself.
     condition_key, control
         Column of conditions, and the reference among them.
+    dose_key
+        Column of doses, as at setup: conditions are then called ``"drug@0.5"``.
     labels_key
         Ask for each cell type by itself.
     separator
@@ -163,7 +173,7 @@ def leave_conditions_out(
         If a column or condition is missing, the control is among the hidden, or no question has
         enough cells.
     """
-    condition = _column(obs, condition_key)
+    condition = _conditions(obs, condition_key, dose_key, control)
     folds = groups if isinstance(groups, Mapping) else {str(name): [name] for name in groups}
     strata = {"": np.ones(len(obs), dtype=bool)}
     if labels_key is not None:
@@ -246,13 +256,16 @@ def condition_folds(
     return _folds(sorted({str(name) for name in conditions} - {control}), n_folds, seed)
 
 
-def dose_folds(doses: Mapping[str, float], *, extrapolate: bool = False) -> dict[str, list[str]]:
+def dose_folds(
+    doses: Mapping[str, float] | Iterable[str], *, extrapolate: bool = False
+) -> dict[str, list[str]]:
     """Conditions of one dose at a time: inside the range of the others, or the largest one.
 
     Parameters
     ----------
     doses
-        Dose of each condition; those of dose 0 stay.
+        Dose of each condition, or their names where these hold it (``"drug@0.5"``); those of dose 0
+        or without one stay.
     extrapolate
         Hide the largest dose instead of the inner ones.
 
@@ -260,6 +273,8 @@ def dose_folds(doses: Mapping[str, float], *, extrapolate: bool = False) -> dict
     -------
     Conditions by the name of their fold.
     """
+    if not isinstance(doses, Mapping):
+        doses = {str(name): without_dose(str(name))[1] for name in doses}
     levels = sorted({float(dose) for dose in doses.values() if dose > 0})
     chosen = levels[-1:] if extrapolate else levels[1:-1]
     if len(levels) < (2 if extrapolate else 3):
@@ -298,6 +313,25 @@ def _column(obs: pd.DataFrame, name: str) -> NDArray[np.object_]:
         msg = f"obs has no column {name!r}. Found: {sorted(map(str, obs.columns))}."
         raise InputDataError(msg)
     return obs[name].astype(str).to_numpy(dtype=object)
+
+
+def _conditions(
+    obs: pd.DataFrame, condition_key: str, dose_key: str | None, control: str
+) -> NDArray[np.object_]:
+    for name in filter(None, (condition_key, dose_key)):
+        _column(obs, name)
+    names = condition_names(obs, condition_key=condition_key, dose_key=dose_key, control=control)
+    return names.astype(str).to_numpy(dtype=object)
+
+
+def _levels(chosen: Sequence[str] | None, condition: NDArray[np.object_], control: str) -> set[str]:
+    """Conditions to hide cells of."""
+    known = set(condition) - {control}
+    wrong = sorted({str(name) for name in chosen or ()} - known)
+    if wrong:
+        msg = f"conditions={wrong} are the control or have no cells. Found: {sorted(known)[:20]}."
+        raise InputDataError(msg)
+    return known if chosen is None else {str(name) for name in chosen}
 
 
 def _some(splits: list[Split], *, by: str, min_cells: int) -> list[Split]:

@@ -81,6 +81,36 @@ def test_a_combination_is_a_set_whatever_the_order_of_its_name():
         assert [q.condition for q in split.questions] == ["a+b", "b+a"]
 
 
+def test_one_condition_of_a_cell_type_can_be_hidden_alone():
+    obs = design()
+    (split, *_) = splits.leave_out(obs, "cell_type", conditions=["a"], **KEYS)
+    hidden = ~split.train
+    assert hidden.any()
+    assert (obs.loc[hidden, "condition"] == "a").all()
+    assert (obs.loc[hidden, "cell_type"] == "t0").all()
+    assert not obs.loc[split.train & (obs["cell_type"] == "t0"), "condition"].eq("a").any()
+    assert [q.condition for q in split.questions] == ["a"]
+    for wrong in ("z", "control"):
+        with pytest.raises(InputDataError, match=f"conditions=\\['{wrong}'\\]"):
+            splits.leave_out(obs, "cell_type", conditions=["a", wrong], **KEYS)
+
+
+def test_a_dose_is_hidden_by_the_columns_of_setup():
+    obs = pd.DataFrame({"condition": np.repeat(["control", "a", "b"], 120)})
+    obs["dose"] = np.where(obs["condition"] == "control", 0.0, np.resize([0.0, 1, 10, 100], 360))
+    keys = {**KEYS, "dose_key": "dose"}
+    names = ["control", *(f"{drug}@{dose}" for drug in "ab" for dose in (1, 10, 100))]
+    assert splits.dose_folds(names) == {"dose 10": ["a@10", "b@10"]}
+    folds = splits.dose_folds(names, extrapolate=True)
+    (split,) = splits.leave_conditions_out(obs, folds, **keys)
+    np.testing.assert_array_equal(~split.train, obs["dose"] == 100)
+    assert [q.condition for q in split.questions] == ["a@100", "b@100"]
+    untreated = (obs["dose"] == 0).to_numpy()  # dose zero is the control
+    assert all((q.source == untreated).all() for q in split.questions)
+    with pytest.raises(InputDataError, match="no column 'amount'"):
+        splits.leave_conditions_out(obs, ["a"], **KEYS, dose_key="amount")
+
+
 def test_folds_of_conditions_hide_each_once_and_never_the_control():
     names = ["control", *"abcdefg"]
     folds = splits.condition_folds(names, control="control", n_folds=3, seed=1)
