@@ -66,7 +66,7 @@ def _table(rows: pd.DataFrame) -> str:
         )
     n_questions = len(scored.groupby(QUESTION, dropna=False))
     lines.append(f"\n{n_questions} questions, {_seeds(scored)}{_n_intervals(scored)}.\n")
-    return "\n".join([*lines, *_by_difficulty(scored), *_ahead(scored)])
+    return "\n".join([*lines, *_normalised(scored), "", *_by_difficulty(scored), *_ahead(scored)])
 
 
 def _joined(rows: Iterable[tuple[str, list[str]]]) -> list[str]:
@@ -115,6 +115,29 @@ def _by_question(scored: pd.DataFrame) -> pd.DataFrame:
     return mean.reset_index().pivot(index=QUESTION, columns=["kind", "method"])
 
 
+def _normalised(scored: pd.DataFrame) -> list[str]:
+    """Where the mean of each network lies between the best closed form's and the ceiling's."""
+    means = scored.groupby(["kind", "method"], sort=False)[list(BETTER)].mean() * pd.Series(BETTER)
+    closed = means.loc[[key in _closed_forms(means.index) for key in means.index]].max()
+    room = means.loc["ceiling"].iloc[0] - closed
+    lines = ["| normalised | " + " | ".join(COLUMNS[key] for key in BETTER) + " |"]
+    lines.append("| --- |" + " ---: |" * len(BETTER))
+    for name in (name for name in NETWORKS if ("prediction", name) in means.index):
+        share = ((means.loc[("prediction", name)] - closed) / room).where(room > 0)
+        cells = ["no room" if np.isnan(value) else f"{value:.2f}" for value in share]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def _closed_forms(methods: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of kinds and names: arithmetic, plain or with counts, that says that something changes."""
+    return [
+        (kind, name)
+        for kind, name in methods
+        if (kind == "baseline" and name != NO_CHANGE) or name.endswith(COUNTS)
+    ]
+
+
 def _by_difficulty(scored: pd.DataFrame) -> list[str]:
     """Methods where arithmetic is at the ceiling, where all is noise, and on what is left."""
     r = _by_question(scored)["pearson_delta"]
@@ -136,11 +159,7 @@ def _ahead(scored: pd.DataFrame) -> list[str]:
     """In how many questions our networks are ahead of each baseline, and by how much."""
     wide = _by_question(scored)
     kinds = list(dict.fromkeys(column[1:] for column in wide.columns))
-    closed = [
-        (kind, name)
-        for kind, name in kinds
-        if (kind == "baseline" and name != NO_CHANGE) or name.endswith(COUNTS)
-    ]
+    closed = _closed_forms(kinds)
     lines = []
     for network in (name for kind, name in kinds if kind == "prediction" and name in COMPARED):
         lines.append(
@@ -204,7 +223,9 @@ Peers that do not answer beside scvi-tools 1.4.2, and their error: scgen 2.1.0 (
 stops at `Please install jax to use this functionality`), fadvi 0.3.0 (trains, then `Transforming
 batches is not implemented for this model`).
 
-The second table cuts questions by difficulty, in r over all genes: "solved by arithmetic" where the
+Normalised: 0 is the best closed form of the first table, metric by metric, 1 the other half of the
+observed cells; not clipped; "no room" where the best closed form is not behind that half. The table
+after it cuts questions by difficulty, in r over all genes: "solved by arithmetic" where the
 best baseline is within 0.02 of the ceiling, "noise" where the ceiling itself is below 0.3, "open"
 what is left. The best baseline of each question is known only after the fact. Further tables
 say in how many questions (means over seeds) a network is ahead of a closed form, and by how much on

@@ -123,6 +123,16 @@ def test_a_network_is_held_against_closed_forms_that_make_counts_too():
     assert _response_page._ahead(scored({("baseline", "mean"): [0.5] * 4})) == []
 
 
+def test_a_network_is_placed_between_the_best_arithmetic_and_the_ceiling():
+    values = {("ceiling", "half"): [0.9] * 4, ("prediction", "scVI"): [0.2, 0.4] * 2}
+    values |= {("baseline", "mean"): [0.5] * 4, ("prediction", "auto, counts"): [0.4, 0.8] * 2}
+    values |= {("prediction", "DISCoVeR"): [0.5, 1.0] * 2, ("baseline", "no change"): [0.7] * 4}
+    assert _response_page._normalised(scored(values))[2:] == [
+        "| DISCoVeR | 0.50 | 0.50 | no room | 0.50 |",
+        "| scVI | -1.00 | -1.00 | no room | -1.00 |",
+    ]
+
+
 def test_methods_with_the_same_numbers_share_a_row():
     values = {"ridge": 0.5, "weighted": 0.4, "mean": 0.5}
     closed = {("baseline", name): [value] * 4 for name, value in values.items()}
