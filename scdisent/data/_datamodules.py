@@ -107,9 +107,19 @@ def split_cells(
     train_size, validation_size = split_sizes(train_size, validation_size)
     everyone = np.arange(len(strata))
     train, rest = _stratified(everyone, strata, 1 - train_size, seed)
+    if len(lost := first_of_absent(strata, rest, train)):  # too few cells to be cut into shares
+        train, rest = np.union1d(train, lost), np.setdiff1d(rest, lost)
     share_of_rest = validation_size / max(1 - train_size, 1e-12)
     test, validation = _stratified(rest, strata, share_of_rest, seed)
     return train, validation, test
+
+
+def first_of_absent(
+    strata: NDArray[np.generic], cells: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """One of ``cells`` for each stratum that none of the others is of."""
+    levels, first = np.unique(strata[cells], return_index=True)
+    return cells[first[~np.isin(levels, strata[others])]]
 
 
 def _stratified(

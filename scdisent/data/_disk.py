@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from scdisent._constants import KEYS
 from scdisent.data._cells import CellTable, TensorTable, expression_array
-from scdisent.data._datamodules import own_shard, split_sizes
+from scdisent.data._datamodules import first_of_absent, own_shard, split_sizes
 
 BLOCK = 64
 """Neighbouring rows read at once: a disk reads them as one piece."""
@@ -127,6 +128,7 @@ class DiskDataModule(pl.LightningDataModule):
         As in :class:`DiskLoader`.
     batch_size, train_size, validation_size, seed
         As in :class:`ResidentDataModule`, but the split is not stratified: that would cut blocks.
+        A condition that would have no block to train on gets one.
     """
 
     def __init__(
@@ -144,6 +146,7 @@ class DiskDataModule(pl.LightningDataModule):
         train_size, validation_size = split_sizes(train_size, validation_size)
         place = np.random.default_rng(seed).permutation(-(-x.shape[0] // BLOCK))
         place = np.repeat((place + 0.5) / len(place), BLOCK)[: x.shape[0]]
+        place[self._blocks_of_lost(place < train_size)] = 0.0
         self.train_rows = place < train_size
         self.val_rows = ~self.train_rows & (place < train_size + validation_size)
         self.train_idx = np.flatnonzero(self.train_rows)
@@ -151,6 +154,14 @@ class DiskDataModule(pl.LightningDataModule):
         self.test_idx = np.flatnonzero(~self.train_rows & ~self.val_rows)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.n_obs, self.n_vars = x.shape
+
+    def _blocks_of_lost(self, is_train: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Rows of blocks that must be trained on: else a condition would have no cell there."""
+        strata = self.columns[KEYS.CONDITION].ravel() if KEYS.CONDITION in self.columns else None
+        if strata is None:
+            return np.zeros(len(is_train), dtype=bool)
+        lost = first_of_absent(strata, np.flatnonzero(~is_train), np.flatnonzero(is_train))
+        return np.isin(np.arange(len(is_train)) // BLOCK, lost // BLOCK)
 
     def _loader(self, rows: NDArray[np.bool_], seed: int | None) -> DiskLoader:
         trainer = self.trainer

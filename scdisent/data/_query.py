@@ -159,6 +159,9 @@ def _codes(obs: pd.DataFrame, name: str, known: NDArray[np.object_], key: str) -
 
 def _codes_of(values: "pd.Series[Any]", known: NDArray[np.object_], key: str) -> NDArray[np.int64]:
     codes = pd.Index(known).get_indexer(values.to_numpy())
+    names = pd.Index([str(level) for level in known])
+    if (codes < 0).any() and names.is_unique:  # a file may give numbers back as text
+        codes = names.get_indexer(values.astype(str).to_numpy())
     if (codes < 0).any():
         unseen = sorted({str(value) for value in values[codes < 0]})
         msg = (

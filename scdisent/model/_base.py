@@ -41,7 +41,7 @@ from scdisent.model._common import (
     subset,
 )
 from scdisent.model._files import load_folder, save_folder
-from scdisent.model._manager import build_manager, plain_table
+from scdisent.model._manager import build_manager, plain, plain_table
 from scdisent.model._probe import make_probe
 from scdisent.module import DisentModule
 from scdisent.train import BestEpoch, DivergenceGuard, PlayersPlan
@@ -130,6 +130,8 @@ class DisentModel(BaseModelClass):
         condition_table = plain_table(condition_table)
         setup_method_args = cls._get_setup_method_args(**locals())
         setup_method_args["setup_args"].pop("source_registry")
+        given = setup_method_args["setup_args"]
+        setup_method_args["setup_args"] = {name: plain(value) for name, value in given.items()}
         manager = build_manager(adata, setup_method_args, source_registry=source_registry)
         cls.register_manager(manager)
 
@@ -274,6 +276,12 @@ class DisentModel(BaseModelClass):
                 validation_size=validation_size,
                 seed=seed,
             )
+        if early_stopping and getattr(datamodule, "n_val", None) == 0:
+            msg = (
+                "early_stopping=True needs validation cells, and these shares leave none. Lower "
+                f"train_size ({train_size}) or raise validation_size ({validation_size})."
+            )
+            raise OptionError(msg)
         if max_epochs is None:
             max_epochs = default_epochs(datamodule, batch_size)
         at_least(1, max_epochs=max_epochs)

@@ -1,9 +1,11 @@
 """Small things that all models need: cells, seeds, epochs, devices."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
@@ -21,11 +23,32 @@ def need_cells(adata: AnnData) -> AnnData:
 
 
 def subset(adata: AnnData, indices: Sequence[int] | NDArray[np.generic] | None) -> AnnData:
-    """Chosen cells; of a backed AnnData they are read into memory."""
+    """Chosen cells, by position, mask or name; of a backed AnnData they are read into memory."""
     if indices is None:
         return adata
-    chosen = adata[np.asarray(indices)]
+    if adata.isbacked and adata.is_view:  # anndata cannot choose again among cells on disk
+        adata = adata.to_memory()
+    chosen = adata[rows_of(adata, indices)]
     return chosen.to_memory() if adata.isbacked else chosen
+
+
+def rows_of(adata: AnnData, indices: Any) -> NDArray[np.intp]:
+    """Positions of cells that are given by position, mask or name."""
+    chosen = np.asarray(indices)
+    if chosen.size == 0:
+        return np.empty(0, dtype=np.intp)
+    if chosen.dtype == bool and len(chosen) == adata.n_obs:
+        return np.flatnonzero(chosen)
+    everyone = np.arange(adata.n_obs)
+    if chosen.dtype.kind in "iu" and np.isin(chosen, np.r_[everyone, ~everyone]).all():
+        return everyone[chosen]
+    if chosen.dtype.kind in "OU" and pd.Index(chosen).isin(adata.obs_names).all():
+        return pd.Series(everyone, index=adata.obs_names).loc[chosen].to_numpy()
+    msg = (
+        f"indices must be positions below {adata.n_obs:,}, a mask of that length, or names in "
+        f"adata.obs_names; found {chosen.dtype} of shape {chosen.shape}."
+    )
+    raise OptionError(msg)
 
 
 def resolve_seed(seed: int | None) -> int:

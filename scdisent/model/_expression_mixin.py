@@ -16,7 +16,7 @@ from scdisent._constants import KEYS
 from scdisent._errors import OptionError, SetupError, one_of
 from scdisent.data import _registry as reg
 from scdisent.model._change_mixin import ChangeMixin
-from scdisent.model._common import cuda_devices, resolve_seed, subset
+from scdisent.model._common import cuda_devices, resolve_seed, rows_of, subset
 from scdisent.module import INVARIANT, JOINT, SPECIFIC
 from scdisent.nn import Cells
 
@@ -78,11 +78,10 @@ class ExpressionMixin(ChangeMixin):
         one_of(reconstruction, (JOINT, INVARIANT), "reconstruction")
         source = self._source(adata)
         rng = np.random.default_rng(resolve_seed(seed))
-        index = np.arange(source.n_obs) if indices is None else np.asarray(indices)
-        index = np.flatnonzero(index) if index.dtype == bool else index
         if n_samples_overall is not None:
-            index = rng.choice(index, n_samples_overall)
-        source = subset(source, index)
+            rows = np.arange(source.n_obs) if indices is None else rows_of(source, indices)
+            indices = rng.choice(rows, n_samples_overall)
+        source = subset(source, indices)
         genes, chosen = self._genes(gene_list)
         as_batch = self._batch_code(transform_batch)
         plan = None
@@ -237,11 +236,11 @@ class ExpressionMixin(ChangeMixin):
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
         """Masks of the two groups and the name of the comparison."""
         if idx1 is not None:
-            first = _mask(idx1, adata.n_obs)
-            return first, ~first if idx2 is None else _mask(idx2, adata.n_obs), "idx1 vs idx2"
+            first = _mask(adata, idx1)
+            return first, ~first if idx2 is None else _mask(adata, idx2), "idx1 vs idx2"
         if groupby is None:
             groupby = reg.setup_argument(self.registry_, "condition_key")
-            group2 = group2 or self.control
+            group2 = self.control if group2 is None else group2
         if groupby not in adata.obs:
             msg = f"groupby={groupby!r} is not a column of adata.obs: {sorted(adata.obs.columns)}."
             raise SetupError(msg)
@@ -278,10 +277,7 @@ def _code(posterior: Any, rng: np.random.Generator | None) -> Tensor:
     return posterior.mean + posterior.stddev * torch.from_numpy(noise).to(posterior.mean.device)
 
 
-def _mask(index: Any, n_cells: int) -> NDArray[np.bool_]:
-    index = np.asarray(index)
-    if index.dtype == bool:
-        return index
-    mask = np.zeros(n_cells, dtype=bool)
-    mask[index] = True
+def _mask(adata: AnnData, index: Any) -> NDArray[np.bool_]:
+    mask = np.zeros(adata.n_obs, dtype=bool)
+    mask[rows_of(adata, index)] = True
     return mask

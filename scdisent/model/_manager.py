@@ -1,6 +1,7 @@
 """From checked input to scvi-tools' registration."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,33 @@ def build_manager(
     new_levels: bool = False,
 ) -> AnnDataManager:
     """Check the input, then register its fields; ``new_levels`` come after those of the source."""
+    with as_it_was_on_failure(adata):
+        return _registered(adata, setup_method_args, source_registry, new_levels=new_levels)
+
+
+@contextmanager
+def as_it_was_on_failure(adata: AnnData) -> Iterator[None]:
+    """Take back what registration wrote into an AnnData when something is refused after it."""
+    slots = {name: dict(getattr(adata, name)) for name in ("obs", "obsm", "uns")}
+    try:
+        yield
+    except BaseException:
+        for name, before in slots.items():
+            slot = getattr(adata, name)
+            for key in [key for key in slot if str(key).startswith("_scvi") and key not in before]:
+                del slot[key]
+            for key in [key for key in before if str(key).startswith("_scvi")]:
+                slot[key] = before[key]
+        raise
+
+
+def _registered(
+    adata: AnnData,
+    setup_method_args: dict[str, Any],
+    source_registry: dict[str, Any] | None,
+    *,
+    new_levels: bool,
+) -> AnnDataManager:
     arguments = dict(setup_method_args["setup_args"])
     control = arguments.pop("control")
     table = as_table(arguments.pop("condition_table"))
@@ -51,7 +79,14 @@ def build_manager(
         adata.obs[DOSED] = condition_names(adata.obs, **named)
     manager = AnnDataManager(fields=scvi_fields(**arguments), setup_method_args=setup_method_args)
     further = {"extend_categories": True} if new_levels else {}
-    manager.register_fields(adata, source_registry, **further)
+    try:
+        manager.register_fields(adata, source_registry, **further)
+    except TypeError as error:  # levels are sorted
+        msg = (
+            f"a column of levels holds text and numbers ({error}). Write one type, as in "
+            "adata.obs[name] = adata.obs[name].astype(str); levels of a query as in training."
+        )
+        raise SetupError(msg) from error
     return manager
 
 
@@ -76,3 +111,8 @@ def plain_table(
     """Table of conditions as it is saved with a model."""
     found = as_table(table)
     return None if found is None else found.to_dict()
+
+
+def plain(value: object) -> object:
+    """Sequences as lists: the arguments are stored with a saved model."""
+    return list(value) if isinstance(value, tuple | list) else value

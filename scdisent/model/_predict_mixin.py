@@ -274,7 +274,7 @@ class PredictMixin(CodesMixin, EffectMixin):
             names = conditions_of(source.obs, self.registry_)
             codes = {v: self.condition_code(v, argument="source condition") for v in names.unique()}
             return names.map(codes).to_numpy(dtype=np.int64)
-        name = reference or self.control
+        name = self.control if reference is None else reference
         if name is None:
             msg = (
                 f"the source cells have no column {key!r} and setup named no control: say which "
@@ -328,7 +328,8 @@ class PredictMixin(CodesMixin, EffectMixin):
         levels = list(reg.levels(self.registry_, KEYS.CONDITION))  # as in training: text or numbers
         seen = target in self.conditions
         code = self.conditions.index(target) if seen else len(levels)
-        levels += [] if seen else [target]
+        if not seen:  # files hold levels of one type
+            levels = [*levels, target] if isinstance(levels[0], str) else [*self.conditions, target]
         key, dose_key = (
             reg.setup_argument(self.registry_, name) for name in ("condition_key", "dose_key")
         )

@@ -11,7 +11,7 @@ from scdisent.data import with_genes_of
 from scdisent.effects import EffectTable
 from scdisent.model._adapt import adopt, joined_anchors, joined_effects
 from scdisent.model._expression_mixin import ExpressionMixin
-from scdisent.model._manager import build_manager
+from scdisent.model._manager import as_it_was_on_failure, build_manager
 from scdisent.model._transfer import Anchors
 
 ADAPTING_RATE = 1e-2
@@ -62,6 +62,11 @@ class QueryMixin(ExpressionMixin):
         """
         reference_model._need_training()
         adata = with_genes_of(adata, reference_model.registry_)
+        with as_it_was_on_failure(adata):
+            return cls._adapted_to(adata, reference_model)
+
+    @classmethod
+    def _adapted_to(cls, adata: AnnData, reference_model: "QueryMixin") -> "QueryMixin":
         registry = reference_model.registry_
         arguments = cls._get_setup_method_args(cls=cls, adata=adata)
         arguments["setup_args"] = dict(registry["setup_args"])

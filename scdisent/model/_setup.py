@@ -13,7 +13,7 @@ from scdisent.model._cggan import CGGAN
 from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
 from scdisent.model._files import load_folder
-from scdisent.model._manager import build_manager, plain_table
+from scdisent.model._manager import build_manager, plain, plain_table
 from scdisent.model._shift import ShiftModel
 
 MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, CGVAE, CGGAN, BFVAE)
@@ -75,7 +75,7 @@ def setup_anndata(
     SetupError, InputDataError
         With what was expected, what was found and what to do; nothing is written then.
     """
-    arguments = {key: _plain(value) for key, value in locals().items() if key != "adata"}
+    arguments = {key: plain(value) for key, value in locals().items() if key != "adata"}
     arguments["condition_table"] = plain_table(condition_table)
     first = MODELS[0]
     manager = build_manager(
@@ -105,8 +105,3 @@ def load(dir_path: str | Path, adata: AnnData | None = None, *, device: str = "c
         If a file is missing, cut, altered, of another package or of a newer format.
     """
     return load_folder(REGISTERED, Path(dir_path), adata=adata, device=device)
-
-
-def _plain(value: object) -> object:
-    """Sequences as lists: the arguments are stored with a saved model."""
-    return list(value) if isinstance(value, tuple | list) else value

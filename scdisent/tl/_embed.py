@@ -9,6 +9,9 @@ from anndata import AnnData
 from scdisent import __version__
 from scdisent._constants import UNS_KEY, obsm_key
 
+BLOCKS = ("invariant", "specific", "latent")
+LOADINGS = ("fvh_lt", "fvh_lt_signed", "dbsr_ls", "dbsr_ls_coef", "programmes")
+
 
 def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
     """Store the latent blocks, the training curves and where they come from.
@@ -17,7 +20,8 @@ def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
     ``obsm["X_<key>_latent"]`` for a model of one block (posterior means, ``(n_cells, n_latent)``),
     ``uns[<key>]["embed"]`` (model, preset, likelihood, version, keys of the setup) and
     ``uns[<key>]["history"]`` (one column a curve). Everything can be written to h5ad and zarr.
-    What ``uns[<key>]`` held of another model is removed.
+    What these slots held of another model is removed, with its coordinates
+    (``obsm["X_umap_<key>_<block>"]``) and loadings (``varm["<key>_<score>"]``).
 
     Parameters
     ----------
@@ -32,14 +36,23 @@ def embed(adata: AnnData, model: Any, *, key_added: str = UNS_KEY) -> None:
         name: model.get_latent_representation(adata, representation=name)
         for name in model.representations
     }
-    for name, values in codes.items():
-        adata.obsm[obsm_key(name, key_added)] = values
     made = {"version": __version__, "representations": list(codes), **described(model)}
     history = history_frame(model.history)
     before = adata.uns.get(key_added, {}).get("history")
     if before is not None and not same_curves(before, history):
-        adata.uns[key_added] = {}  # what was stored is of another model
+        _forget(adata, key_added)
+    for name, values in codes.items():
+        adata.obsm[obsm_key(name, key_added)] = values
     store_results(adata, key_added, embed=made, history=history)
+
+
+def _forget(adata: AnnData, key: str) -> None:
+    """Remove what was stored of another model; runs that were aligned are not of one model."""
+    adata.uns[key] = {}
+    for slot in (obsm_key(name, k) for name in BLOCKS for k in (key, f"umap_{key}")):
+        adata.obsm.pop(slot, None)
+    for slot in (f"{key}_{name}" for name in LOADINGS):
+        adata.varm.pop(slot, None)
 
 
 def store_results(adata: AnnData, key: str, **values: Any) -> None:

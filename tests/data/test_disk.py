@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 import scdisent
+from scdisent._constants import KEYS
 from scdisent._errors import InputDataError, OptionError
 from scdisent.data import DiskDataModule, DiskLoader
 from scdisent.data._disk import BLOCK, BUFFER
@@ -128,6 +129,16 @@ def test_whole_blocks_are_held_out_and_nothing_is_lost():
     shares = np.array([len(part) for part in parts]) / len(x)
     np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.06)
     assert DiskDataModule(x, {}, batch_size=16, train_size=1.0).val_dataloader() == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_condition_of_one_block_is_trained_on(seed):
+    x = np.zeros((10 * BLOCK, 1), dtype=np.float32)
+    condition = (np.arange(len(x)) >= 9 * BLOCK).astype(np.int64)[:, None]
+    data = DiskDataModule(x, {KEYS.CONDITION: condition}, batch_size=16, train_size=0.5, seed=seed)
+    assert set(condition[data.train_idx, 0]) == {0, 1}
+    assert not set(data.train_idx // BLOCK) & set(data.val_idx // BLOCK)
+    assert sorted([*data.train_idx, *data.val_idx]) == list(range(len(x)))
 
 
 @pytest.mark.parametrize(("train_size", "validation_size"), [(1.5, None), (0.8, 0.4), (0.5, -0.1)])

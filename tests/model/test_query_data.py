@@ -214,8 +214,11 @@ def test_a_fixed_prior_has_no_room_for_a_new_condition(kit):
 
 def test_cells_with_nothing_new_are_refused(reference):
     known = reference.adata[:50].copy()
+    known.obs = known.obs[[name for name in known.obs if not name.startswith("_scvi")]]
+    known.uns.clear()
     with pytest.raises(OptionError, match="nothing to learn"):
         scdisent.DISCoVeR.load_query_data(known, reference)
+    assert not [name for name in [*known.obs, *known.uns] if name.startswith("_scvi")]
 
 
 def test_a_saved_adapted_model_is_not_trained_on(adapted, few, tmp_path):

@@ -162,8 +162,15 @@ def test_embedding_another_model_removes_the_results_of_the_first(cells):
     assert "scores" in adata.uns["scdisent"]
     other = PlantedModel(adata)
     other.history = {"elbo_train": pd.DataFrame({"elbo_train": [3.0, 1.0]})}
+    nothing = np.zeros((adata.n_obs, 2))
+    for name in ("umap_scdisent_invariant", "scdisent_latent", "scdisent_2_invariant"):
+        adata.obsm[f"X_{name}"] = nothing
+    adata.varm["scdisent_fvh_lt"] = adata.varm["mine"] = np.zeros((adata.n_vars, 2))
     tl.embed(adata, other)
     assert set(adata.uns["scdisent"]) == {"embed", "history"}
+    blocks = {f"X_scdisent_{name}" for name in other.representations}
+    assert {*adata.obsm} - {*cells.obsm} == {*blocks, "X_scdisent_2_invariant"}
+    assert {*adata.varm} - {*cells.varm} == {"mine"}
 
 
 def test_results_survive_h5ad_and_zarr(cells, tmp_path):
