@@ -156,8 +156,8 @@ read perfectly. Mean ± standard deviation over seeds; a row of one seed has no 
 below 0.5 are no sign of more than invariance: the model saw all donors and made conditions alike
 over all of them, so what an attacker learns from some donors errs on the rest. The world with
 donors that were not trained on (fitted on half of the donors, audited on the others) is free of
-that. DISCoVeR is told the cell types, within which it compares conditions; "no adversary" is without
-the MMD too. scVI and contrastiveVI: their defaults but for about 3,000 steps of training. Every
-fit ran on one core of a machine that was shared with other work: times are upper bounds (see
+that. DISCoVeR is told the cell types, within which it compares conditions; "no adversary" is
+without the MMD too. scVI and contrastiveVI: their defaults but for about 3,000 steps of training.
+Every fit ran on one core of a machine that was shared with other work: times are upper bounds (see
 speed.md).
 """
