@@ -1,7 +1,9 @@
 """Data of the suites: made by name, cut down to what a run reads, known again by content."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import anndata as ad
@@ -63,6 +65,27 @@ LOADERS: dict[str, Callable[..., ad.AnnData]] = {
     "two_color_digits": datasets.two_color_digits,
 }
 """What ``make`` of a data set may name; ``load`` takes the name of a data card."""
+PASSED_ON: dict[str, Callable[..., Any]] = {
+    "noisy_colored_mnist": partial(datasets.noisy_colored_digits, None),
+    "noisy_swiss_roll": datasets.noisy_swiss_roll,
+}
+"""What takes the options of those that only pass them on."""
+
+
+def check_options(make: str, options: Mapping[str, Any], where: str) -> None:
+    """Refuse options that the maker of a data set does not take, or lacks.
+
+    Raises
+    ------
+    OptionError
+        If one is not known, or one that is needed is missing.
+    """
+    found = inspect.signature(PASSED_ON.get(make, LOADERS[make]))
+    try:
+        found.bind(**options)
+    except TypeError as error:
+        msg = f"{where}: {make!r}: {error}. Known: {', '.join(sorted(found.parameters))}."
+        raise OptionError(msg) from error
 
 
 def make_world(data: Data) -> World:

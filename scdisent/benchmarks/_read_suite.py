@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scdisent._errors import OptionError
-from scdisent.benchmarks._data import LOADERS
+from scdisent.benchmarks._data import LOADERS, check_options
 from scdisent.benchmarks._measures import MEASURES
 from scdisent.benchmarks._methods import MAKERS
 from scdisent.benchmarks._suite import Data, Method, Run, Suite
@@ -90,6 +90,7 @@ def _data(name: str, found: Any, where: str) -> Data:
     where = f"{where}, [data.{name!r}]"
     _check(found, _DATA, where, needed=("make",))
     _check_names([found["make"]], LOADERS, f"{where} make")
+    check_options(found["make"], found.get("options", {}), f"{where} options")
     _check(found.get("setup", {}), dict.fromkeys(SETUP_KEYS, str), f"{where} setup")
     fit_on = {
         key: tuple(str(v) for v in (levels if isinstance(levels, list) else [levels]))

@@ -1,5 +1,6 @@
 """Reading and writing: inputs are never changed, outputs appear whole or not at all."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdisent import ScDisentError
+from scdisent._constants import UNS_KEY
 from scdisent._whole import whole_file
 
 
@@ -33,18 +35,43 @@ def read_table(path: Path) -> pd.DataFrame:
         msg = f"{path} is not a file. Expected a CSV file, a row a condition."
         raise FileError(msg)
     try:
-        return pd.read_csv(path, index_col=0)
+        table = pd.read_csv(path, index_col=0, keep_default_na=False, na_values=[""])
+        # "NA" or "None" may name a condition or a category; among numbers it is a missing one
+        usual = pd.read_csv(path, index_col=0)
+        for name, column in usual.items():
+            if pd.api.types.is_numeric_dtype(column) and not column.isna().all():
+                table[name] = column.to_numpy()
+        return table
     except ValueError as error:  # also what pandas says of bytes and of ragged lines
         msg = f"{path} could not be read as CSV: {error}"
         raise FileError(msg) from error
 
 
-def refuse_outputs(*paths: Path | None, source: Path | None = None, overwrite: bool) -> None:
-    """Stop before any work where an output would replace the input, or an older output."""
+def refuse_results(adata: AnnData, path: Path) -> None:
+    """Stop where ``uns`` holds something else under the name of our results."""
+    found = adata.uns.get(UNS_KEY, {})
+    if not isinstance(found, Mapping):
+        msg = (
+            f"{path}: uns[{UNS_KEY!r}] is of type {type(found).__name__}; expected a dictionary of "
+            "results. Rename or delete it."
+        )
+        raise FileError(msg)
+
+
+def refuse_outputs(
+    *paths: Path | None, sources: Iterable[Path | None] = (), overwrite: bool
+) -> None:
+    """Stop before any work where an output would replace an input, another or an older output."""
+    taken = {path.resolve() for path in filter(None, sources)}
+    written: set[Path] = set()
     for path in filter(None, paths):
-        if source is not None and path.resolve() == source.resolve():
+        if path.resolve() in taken:
             msg = f"{path} is the input. Choose another name for the output."
             raise FileError(msg)
+        if path.resolve() in written:
+            msg = f"{path} is named for two outputs. Choose another name for one of them."
+            raise FileError(msg)
+        written.add(path.resolve())
         if path.exists() and not overwrite:
             msg = f"{path} exists. Choose another name, or pass --overwrite."
             raise FileError(msg)

@@ -220,7 +220,7 @@ def _evaluate(verbs: Any) -> None:
     parser.add_argument("--table", type=Path, metavar="CSV", help="also write the table as CSV")
     parser.add_argument(
         "--n-bootstrap",
-        type=int,
+        type=natural,
         default=0,
         metavar="N",
         help="resamples for intervals; default: 0",
@@ -297,7 +297,7 @@ def _bench(verbs: Any) -> None:
         "that all its machines see; default: %(default)s",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", metavar="SEED", help="default: those of the suite"
+        "--seeds", type=seed_number, nargs="+", metavar="SEED", help="default: those of the suite"
     )
 
 
@@ -337,12 +337,14 @@ def _add_condition(parser: argparse.ArgumentParser, *, reference: str) -> None:
 
 
 def _add_seed(parser: argparse.ArgumentParser, of: str) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"{of}; default: 0")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help=f"{of}; default: 0"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="OUT.h5ad", help="file that is written"
+        "--out", type=h5ad_path, required=True, metavar="OUT.h5ad", help="file that is written"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
@@ -354,8 +356,37 @@ def _add_texts(parser: argparse.ArgumentParser, options: Mapping[str, str]) -> N
 
 def positive(text: str) -> int:
     """Whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        msg = f"{number} is not at least 1"
+    return _whole(text, at_least=1)
+
+
+def natural(text: str) -> int:
+    """Whole number of at least 0."""
+    return _whole(text, at_least=0)
+
+
+def seed_number(text: str) -> int:
+    """Whole number that every generator takes as a seed."""
+    number = natural(text)
+    if number >= 2**32:
+        msg = f"{number} is not below 2**32"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def h5ad_path(text: str) -> Path:
+    """Path of cells to be written: they are h5ad under whatever name."""
+    if not text.endswith(".h5ad"):
+        msg = f"{text!r} does not end with .h5ad"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
+
+
+def _whole(text: str, *, at_least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = at_least - 1
+    if number < at_least:
+        msg = f"{text!r} is not a whole number of at least {at_least}"
         raise argparse.ArgumentTypeError(msg)
     return number

@@ -11,6 +11,7 @@ from scdisent.cli._files import (
     read_cells,
     read_table,
     refuse_outputs,
+    refuse_results,
     write_cells,
     write_table,
 )
@@ -24,8 +25,10 @@ SHOWN = ["pearson_delta", "pearson_delta_top", "energy_distance", "r2_variance_t
 
 def train(args: Namespace) -> None:
     """Fit a model, store codes and history in a copy of the file, save the model."""
-    refuse_outputs(args.out, args.model_dir, source=args.input, overwrite=args.overwrite)
+    sources = (args.input, args.condition_table)
+    refuse_outputs(args.out, args.model_dir, sources=sources, overwrite=args.overwrite)
     adata = read_cells(args.input)
+    refuse_results(adata, args.input)
     table = None if args.condition_table is None else read_table(args.condition_table)
     setup = {key: getattr(args, key) for key in KEYS}
     scdisent.setup_anndata(adata, condition_table=table, **setup)
@@ -42,7 +45,7 @@ def train(args: Namespace) -> None:
 
 def predict(args: Namespace) -> None:
     """Predict cells under another condition."""
-    refuse_outputs(args.out, source=args.input, overwrite=args.overwrite)
+    refuse_outputs(args.out, sources=(args.input, args.model_dir), overwrite=args.overwrite)
     model = loaded(args.model_dir, "predict")
     cells = chosen_cells(read_cells(args.input), args.cells)
     names = ("condition", "reference", "dose", "kind", "n_samples", "seed")
@@ -56,9 +59,11 @@ def predict(args: Namespace) -> None:
 
 def score(args: Namespace) -> None:
     """Audit a model on cells; codes and tables go into a copy of the file."""
-    refuse_outputs(args.out, args.table, source=args.input, overwrite=args.overwrite)
+    sources = (args.input, args.model_dir)
+    refuse_outputs(args.out, args.table, sources=sources, overwrite=args.overwrite)
     model = loaded(args.model_dir, "get_latent_representation")
     adata = read_cells(args.input)
+    refuse_results(adata, args.input)
     scdisent.tl.embed(adata, model)
     table = scdisent.tl.score(adata, model, max_cells=args.max_cells, seed=args.seed)
     write_cells(adata, args.out)
@@ -72,12 +77,16 @@ def score(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Hold a prediction against observed cells, beside closed forms; the table goes into a copy."""
-    refuse_outputs(args.out, args.table, source=args.input, overwrite=args.overwrite)
+    sources = (args.input, args.model_dir, args.training)
+    refuse_outputs(args.out, args.table, sources=sources, overwrite=args.overwrite)
     model = loaded(args.model_dir, "predict")
     adata = read_cells(args.input)
+    refuse_results(adata, args.input)
     reference = args.reference or model.control
     cells = chosen_cells(adata, args.cells)
     control, observed = (of_condition(cells, model, name) for name in (reference, args.condition))
+    for own in (control, observed):  # may be of another model, and this one names its layer
+        own.uns.pop("scdisent", None)
     table = scdisent.tl.evaluate_response(
         observed,
         model.predict(control, condition=args.condition, reference=reference, seed=args.seed),
@@ -99,8 +108,7 @@ def evaluate(args: Namespace) -> None:
 
 def report(args: Namespace) -> None:
     """Write a page about the results in a file, or about a model folder and its cells."""
-    for source in filter(None, (args.input, args.data)):
-        refuse_outputs(args.out, source=source, overwrite=args.overwrite)
+    refuse_outputs(args.out, sources=(args.input, args.data), overwrite=args.overwrite)
     model, cells = None, args.input
     if args.input.is_dir():
         if args.data is None:
@@ -111,6 +119,7 @@ def report(args: Namespace) -> None:
         msg = f"--data goes with a model folder, but {args.input} is none."
         raise FileError(msg)
     adata = read_cells(cells)
+    refuse_results(adata, cells)
     if model is not None and model.representations and "embed" not in adata.uns.get("scdisent", {}):
         scdisent.tl.embed(adata, model)
     scdisent.report.write(adata, model, out=args.out, title=args.title, seed=args.seed)

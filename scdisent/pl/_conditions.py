@@ -11,10 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from scdisent._errors import InputDataError
-from scdisent.effects import log_normalise
+from scdisent._errors import InputDataError, OptionError
 from scdisent.pl._figure import BLUE, GREY, INK, ORANGE, Drawn, finish, panels, tidy
-from scdisent.pl._response import positions, setting
+from scdisent.pl._response import found_keys, positions, predicted_condition
+from scdisent.pl._values import (
+    are_counts,
+    conditions_of,
+    expression,
+    observed_values,
+    predicted_values,
+)
 
 N_COLUMNS = 4
 CLOSEST = 0.09
@@ -31,6 +37,7 @@ def dose_response(
     condition_key: str | None = None,
     control: str | None = None,
     layer: str | None = None,
+    is_counts: bool | None = None,
     axes: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -43,7 +50,7 @@ def dose_response(
     Parameters
     ----------
     adata
-        Counts of cells at several doses.
+        Cells at several doses.
     genes
         A panel each.
     dose_key
@@ -52,8 +59,10 @@ def dose_response(
         Cells predicted at some doses, as from ``model.predict(dose=)``.
     condition_key, control
         Column of ``adata.obs`` and its reference level. Default: as stored by ``tl.embed``.
-    layer
-        Layer of ``adata`` that holds counts. Default: ``X``.
+    layer, is_counts
+        Layer of ``adata``, and whether values are counts, which are log-normalised. Default: the
+        layer that ``tl.embed`` stored, else ``X``; the likelihood of predictions, else of the
+        embedding, else counts.
     axes
         One for each gene.
     show, save
@@ -66,17 +75,25 @@ def dose_response(
     Raises
     ------
     InputDataError
-        If a gene is missing, or there are doses of several conditions.
+        If a gene, a condition or a dose is missing, counts are none, or there are doses of several
+        conditions.
+    OptionError
+        If no gene is named, ``predicted`` is empty, or a column or the layer is not there.
     """
     names = [genes] if isinstance(genes, str) else list(genes)
+    if not names:
+        msg = "genes names no gene. Pass at least one of adata.var_names."
+        raise OptionError(msg)
+    keys = found_keys(adata, condition_key=condition_key, control=control)
     table = dose_table(
         adata,
         names,
         dose_key=dose_key,
         predicted=predicted,
-        condition_key=condition_key or setting(adata, "condition_key"),
-        control=control or setting(adata, "control"),
+        condition_key=keys["condition_key"],
+        control=keys["control"],
         layer=layer,
+        is_counts=is_counts,
     )
     n_columns = min(N_COLUMNS, len(names))
     n_rows = -(-len(names) // n_columns)
@@ -104,6 +121,7 @@ def dose_table(
     condition_key: str,
     control: str,
     layer: str | None = None,
+    is_counts: bool | None = None,
 ) -> pd.DataFrame:
     """Numbers of :func:`dose_response`.
 
@@ -116,31 +134,57 @@ def dose_table(
     if missing:
         msg = f"adata has no gene {missing[0]!r}. Pass names of adata.var_names."
         raise InputDataError(msg)
-    levels = adata.obs[condition_key].astype(str).to_numpy()
-    is_control = levels == str(control)
-    treated = sorted(set(levels[~is_control]))
-    if len(treated) > 1:
-        msg = (
-            f"obs[{condition_key!r}] has doses of several conditions: {treated[:5]}. Pass the "
-            f"cells of one of them and of {control!r}."
-        )
-        raise InputDataError(msg)
-    dose = np.where(is_control, 0.0, adata.obs[dose_key].to_numpy(dtype=float))
-    counts = adata.X if layer is None else adata.layers[layer]
+    said = _listed(predicted)
+    levels = conditions_of(adata, condition_key=condition_key, control=control, dose_key=None)
+    dose = _doses(adata, levels, dose_key=dose_key, control=control)
+    counts, where = observed_values(adata, layer)
+    is_counts = are_counts(is_counts, adata, said)
     names = adata.var_names
-    if predicted is not None:  # on the genes that were predicted, so that depths agree
-        at = positions(adata, _listed(predicted)[0])
+    if said:  # on the genes that were predicted, so that depths agree
+        at = positions(adata, said[0])
         counts, names = counts[:, at], names[at]
         missing = [gene for gene in genes if gene not in names]
         if missing:
             msg = f"the predicted cells have no gene {missing[0]!r}: the model does not know it."
             raise InputDataError(msg)
-    parts = [_dose_rows(counts, names, genes, dose).assign(kind="observed", seen=True)]
-    for cells in _listed(predicted):
-        own = cells.obs[dose_key].to_numpy(dtype=float)
-        rows = _dose_rows(cells.X, cells.var_names, genes, own)
+    values = expression(counts, is_counts=is_counts, where=where)
+    parts = [_dose_rows(values, names, genes, dose).assign(kind="observed", seen=True)]
+    for cells in said:
+        own = _dose_column(cells, dose_key, "predicted").to_numpy(dtype=float)
+        values = predicted_values(cells, is_counts=is_counts)
+        rows = _dose_rows(values, cells.var_names, genes, own)
         parts.append(rows.assign(kind="predicted", seen=bool(cells.obs["scdisent_seen"].all())))
     return pd.concat(parts, ignore_index=True)
+
+
+def _doses(
+    adata: AnnData, levels: NDArray[np.object_], *, dose_key: str, control: str
+) -> NDArray[np.floating]:
+    """Dose of each cell, 0 for the control; one condition at most has doses."""
+    is_control = levels == str(control)
+    treated = sorted(set(levels[~is_control]))
+    if len(treated) > 1:
+        msg = (
+            f"adata has doses of several conditions: {treated[:5]}. Pass the cells of one of them "
+            f"and of {control!r}."
+        )
+        raise InputDataError(msg)
+    dose = np.where(is_control, 0.0, _dose_column(adata, dose_key, "adata").to_numpy(dtype=float))
+    if np.isnan(dose).any():
+        msg = (
+            f"adata.obs[{dose_key!r}] is missing in {int(np.isnan(dose).sum()):,} cells that are "
+            f"not of {control!r}. Fill it, or drop them."
+        )
+        raise InputDataError(msg)
+    return dose
+
+
+def _dose_column(adata: AnnData, dose_key: str, what: str) -> "pd.Series[Any]":
+    if dose_key not in adata.obs:
+        found = sorted(map(str, adata.obs.columns))
+        msg = f"{what}.obs has no column {dose_key!r} of doses. Found: {found}."
+        raise OptionError(msg)
+    return adata.obs[dose_key]
 
 
 def condition_map(
@@ -149,7 +193,9 @@ def condition_map(
     predicted: Predicted = None,
     condition_key: str | None = None,
     control: str | None = None,
+    dose_key: str | None = None,
     layer: str | None = None,
+    is_counts: bool | None = None,
     axes: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -163,13 +209,16 @@ def condition_map(
     Parameters
     ----------
     adata
-        Counts of cells under several conditions.
+        Cells under several conditions; all need one.
     predicted
         Predicted cells, a condition each, as from ``model.predict``.
-    condition_key, control
-        Column of ``adata.obs`` and its reference level. Default: as stored by ``tl.embed``.
-    layer
-        Layer of ``adata`` that holds counts. Default: ``X``.
+    condition_key, control, dose_key
+        Column of ``adata.obs``, its reference level, and the column of doses where setup had one:
+        each dose is then a condition. Default: as stored by ``tl.embed``.
+    layer, is_counts
+        Layer of ``adata``, and whether values are counts, which are log-normalised. Default: the
+        layer that ``tl.embed`` stored, else ``X``; the likelihood of predictions, else of the
+        embedding, else counts.
     axes
         Axes to draw on.
     show, save
@@ -178,10 +227,17 @@ def condition_map(
     Returns
     -------
     Axes, unless shown.
+
+    Raises
+    ------
+    InputDataError
+        If there are fewer than two genes or three conditions, the condition of a cell is missing,
+        or counts are none.
+    OptionError
+        If ``predicted`` is empty, or a column or the layer is not there.
     """
-    keys = {"condition_key": condition_key or setting(adata, "condition_key")}
-    keys["control"] = control or setting(adata, "control")
-    table = map_table(adata, predicted=predicted, layer=layer, **keys)
+    keys = found_keys(adata, condition_key=condition_key, control=control, dose_key=dose_key)
+    table = map_table(adata, predicted=predicted, layer=layer, is_counts=is_counts, **keys)
     (ax,) = panels(1, 1, axes=axes, size=(5.2, 4.6))
     ax.axhline(0, color=GREY, lw=0.6, zorder=0)
     ax.axvline(0, color=GREY, lw=0.6, zorder=0)
@@ -216,7 +272,9 @@ def map_table(
     predicted: Predicted = None,
     condition_key: str,
     control: str,
+    dose_key: str | None = None,
     layer: str | None = None,
+    is_counts: bool | None = None,
 ) -> pd.DataFrame:
     """Numbers of :func:`condition_map`.
 
@@ -225,8 +283,14 @@ def map_table(
     Rows of ``condition``, ``kind``, ``x`` and ``y``; ``attrs["shares"]``: share of the squared
     effects along both directions.
     """
-    counts = adata.X if layer is None else adata.layers[layer]
-    values, groups = log_normalise(counts), adata.obs[condition_key].astype(str).to_numpy()
+    if adata.n_vars < 2:
+        msg = f"a map needs at least two genes, its directions; adata has {adata.n_vars}."
+        raise InputDataError(msg)
+    groups = conditions_of(adata, condition_key=condition_key, control=control, dose_key=dose_key)
+    said = _listed(predicted)
+    counts, where = observed_values(adata, layer)
+    is_counts = are_counts(is_counts, adata, said)
+    values = expression(counts, is_counts=is_counts, where=where)
     names = [name for name in pd.unique(groups) if name != str(control)]
     if len(names) < 2 or str(control) not in groups:
         msg = (
@@ -238,12 +302,13 @@ def map_table(
     effects = np.stack([_mean(values[groups == name]) for name in names]) - start
     _, singular, directions = np.linalg.svd(effects, full_matrices=False)
     kinds, points = ["observed"] * len(names), [*effects]
-    for cells in _listed(predicted):
+    for cells in said:
         at = positions(adata, cells)
         change = np.zeros(adata.n_vars)
         own = counts[groups == str(control)][:, at]  # on the genes that were predicted
-        change[at] = _mean(log_normalise(cells.X)) - _mean(log_normalise(own))
-        names.append(str(cells.uns["scdisent"]["prediction"]["condition"]))
+        start = expression(own, is_counts=is_counts, where=where)
+        change[at] = _mean(predicted_values(cells, is_counts=is_counts)) - _mean(start)
+        names.append(predicted_condition(cells))
         kinds.append("predicted")
         points.append(change)
     x, y = (np.stack(points) @ directions[:2].T).T
@@ -253,9 +318,14 @@ def map_table(
 
 
 def _listed(predicted: Predicted) -> list[AnnData]:
+    """Predictions, none or at least one."""
     if predicted is None:
         return []
-    return [predicted] if isinstance(predicted, AnnData) else list(predicted)
+    found = [predicted] if isinstance(predicted, AnnData) else list(predicted)
+    if not found:
+        msg = "predicted holds no predictions. Pass at least one AnnData, or None."
+        raise OptionError(msg)
+    return found
 
 
 def _mean(values: Any) -> NDArray[np.float64]:
@@ -263,10 +333,10 @@ def _mean(values: Any) -> NDArray[np.float64]:
 
 
 def _dose_rows(
-    counts: Any, names: pd.Index, genes: Sequence[str], dose: NDArray[np.floating]
+    values: Any, names: pd.Index, genes: Sequence[str], dose: NDArray[np.floating]
 ) -> pd.DataFrame:
     """Mean and standard error of each gene at each dose."""
-    values = log_normalise(counts)[:, names.get_indexer(list(genes))]
+    values = values[:, names.get_indexer(list(genes))]
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
     cells = pd.DataFrame(values, columns=list(genes)).assign(dose=dose)
     found = cells.melt("dose", var_name="gene").groupby(["gene", "dose"])["value"]

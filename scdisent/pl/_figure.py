@@ -1,6 +1,6 @@
 """What all plots share: panels, colours, showing and saving. Nothing global is changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ def panels(
     n_rows: int, n_columns: int, *, axes: Axes | Sequence[Axes] | None, size: tuple[float, float]
 ) -> list[Axes]:
     """Return the given axes, checked, or those of a new figure, row by row; ``size``: a panel."""
+    if not n_rows * n_columns:
+        msg = "there is nothing to draw: an empty list was given. Name at least one, or pass None."
+        raise OptionError(msg)
     if axes is None:
         figure, grid = plt.subplots(
             n_rows,
@@ -71,7 +74,7 @@ def tidy(ax: Axes) -> None:
 def stored(adata: AnnData, name: str, *, call: str, key: str = UNS_KEY) -> Any:
     """Return ``adata.uns[key][name]``, or say which call writes it."""
     results = adata.uns.get(key, {})
-    if name not in results:
+    if not isinstance(results, Mapping) or name not in results:
         msg = f"adata.uns[{key!r}] holds no {name!r}. Call {call} first."
         raise InputDataError(msg)
     return results[name]
@@ -80,6 +83,9 @@ def stored(adata: AnnData, name: str, *, call: str, key: str = UNS_KEY) -> Any:
 def level_colors(adata: AnnData, key: str, *, levels: Sequence[str]) -> list[str]:
     """Colours of the levels: those that scanpy stored, else our own; nothing is stored."""
     known = adata.uns.get(f"{key}_colors")
+    if isinstance(known, Mapping):  # colours by level
+        by_name = {str(level): color for level, color in known.items()}
+        known = [by_name[str(level)] for level in levels if str(level) in by_name]
     if known is not None and len(known) == len(levels):
         return [to_hex(color) for color in known]
     if len(levels) <= len(COLORS):

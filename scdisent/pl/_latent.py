@@ -12,8 +12,11 @@ from threadpoolctl import threadpool_limits
 from scdisent._constants import UNS_KEY, obsm_key
 from scdisent._errors import InputDataError
 from scdisent.pl._figure import PALE, Drawn, finish, level_colors, panels, stored
+from scdisent.pl._values import record
 
 BLOCKS = ("invariant", "specific", "latent")
+FEWEST_CELLS = 4
+"""Fewer have no UMAP: it starts from three eigenvectors of the cells."""
 MAX_CELLS = 20_000
 """More points than this hide one another and take minutes to lay out."""
 
@@ -42,8 +45,8 @@ def latent(
     adata
         After ``tl.embed``. It is not changed.
     representation
-        Blocks to draw; None: all that are stored. Coordinates in ``obsm["X_umap_<key>_<block>"]``
-        are used if there.
+        Blocks to draw; None: all of the model that ``tl.embed`` was called with. Coordinates in
+        ``obsm["X_umap_<key>_<block>"]`` are used if there.
     color
         Columns of ``adata.obs``. Default: condition and, if registered, cell type.
     n_neighbors, seed
@@ -62,12 +65,14 @@ def latent(
     Raises
     ------
     InputDataError
-        If codes or a column are missing.
+        If codes or a column are missing, or there are too few cells for a UMAP.
     """
     if representation is None:
-        known = [name for name in BLOCKS if obsm_key(name, key) in adata.obsm]
-        representation = known or BLOCKS[:2]
+        representation = _stored_blocks(adata, key)
     blocks = [representation] if isinstance(representation, str) else list(representation)
+    if not blocks:
+        msg = "there are no codes to draw. Call tl.embed(adata, model) with a model that has some."
+        raise InputDataError(msg)
     colors = _color_keys(adata, color, key=key)
     cells = drawn_cells(adata.n_obs, seed=seed)
     how: dict[str, Any] = {"cells": cells, "n_neighbors": n_neighbors, "seed": seed, "key": key}
@@ -81,6 +86,14 @@ def latent(
             if len(cells) < adata.n_obs:
                 ax.set_xlabel(f"UMAP 1  ({len(cells):,} of {adata.n_obs:,} cells drawn)")
     return finish(drawn, show=show, save=save, new=axes is None)
+
+
+def _stored_blocks(adata: AnnData, key: str) -> list[str]:
+    """Blocks of the model that was embedded last; other slots may be of an older one."""
+    names = record(adata, "embed", key=key).get("representations")
+    if names is not None:
+        return [str(name) for name in names]
+    return [name for name in BLOCKS if obsm_key(name, key) in adata.obsm] or list(BLOCKS[:2])
 
 
 def drawn_cells(n_cells: int, *, seed: int) -> NDArray[np.intp]:
@@ -106,6 +119,12 @@ def latent_coordinates(
         msg = (
             f"adata.obsm holds no {slot!r}, only {sorted(adata.obsm)}. Call tl.embed(adata, model) "
             "first, or choose another representation."
+        )
+        raise InputDataError(msg)
+    if len(cells) < FEWEST_CELLS:
+        msg = (
+            f"a UMAP of {representation!r} needs at least {FEWEST_CELLS} cells, found "
+            f"{len(cells)}. Pass more, or coordinates of your own in obsm[{ready!r}]."
         )
         raise InputDataError(msg)
     import scanpy as sc  # takes seconds to load, and stored coordinates do not need it

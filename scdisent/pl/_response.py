@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,19 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError
-from scdisent.effects import log_normalise
+from scdisent.conditions import AT
 from scdisent.metrics._response import correlation, explained, mean_and_variance, welch_t
 from scdisent.pl._figure import BLUE, GREY, ORANGE, Drawn, finish, panels, stored, tidy
 from scdisent.pl._labels import place_labels
+from scdisent.pl._values import (
+    are_counts,
+    conditions_of,
+    expression,
+    named,
+    observed_values,
+    predicted_values,
+    record,
+)
 
 
 def response(
@@ -22,7 +32,9 @@ def response(
     observed_condition: str | None = None,
     condition_key: str | None = None,
     control: str | None = None,
+    dose_key: str | None = None,
     layer: str | None = None,
+    is_counts: bool | None = None,
     n_top: int = 10,
     axes: Sequence[Axes] | None = None,
     show: bool | None = None,
@@ -38,15 +50,18 @@ def response(
     Parameters
     ----------
     adata
-        Counts of reference and target cells. It is not changed.
+        Reference and target cells. It is not changed.
     predicted
         Predicted cells, as from ``model.predict``; their genes must be genes of ``adata``.
     observed_condition
-        Level of the observed target cells. Default: the predicted condition.
-    condition_key, control
-        Column of ``adata.obs`` and its reference level. Default: as stored by ``tl.embed``.
-    layer
-        Layer of ``adata`` that holds counts. Default: ``X``.
+        Level of the observed target cells; where there are doses ``"level@dose"``, or the level
+        for all its doses. Default: the predicted condition.
+    condition_key, control, dose_key
+        Column of ``adata.obs``, its reference level, and the column of doses where setup had one.
+        Default: as stored by ``tl.embed``.
+    layer, is_counts
+        Layer of ``adata``, and whether values are counts, which are log-normalised. Default: the
+        layer that ``tl.embed`` stored, else ``X``; the likelihood of the prediction, else counts.
     n_top
         Genes of largest observed change to name.
     axes
@@ -61,7 +76,9 @@ def response(
     Raises
     ------
     InputDataError
-        If reference or target cells, or genes, are missing.
+        If cells, genes or conditions are missing, or counts are none.
+    OptionError
+        If the layer or the column is not there.
     """
     table = response_table(
         adata,
@@ -69,7 +86,9 @@ def response(
         observed_condition=observed_condition,
         condition_key=condition_key,
         control=control,
+        dose_key=dose_key,
         layer=layer,
+        is_counts=is_counts,
     )
     drawn = panels(1, 2, axes=axes, size=(4.8, 4.6))
     _draw_means(drawn[0], table, n_top=n_top)
@@ -87,7 +106,9 @@ def response_table(
     observed_condition: str | None = None,
     condition_key: str | None = None,
     control: str | None = None,
+    dose_key: str | None = None,
     layer: str | None = None,
+    is_counts: bool | None = None,
 ) -> pd.DataFrame:
     """Numbers of :func:`response`, a row for each gene of ``predicted``.
 
@@ -96,16 +117,21 @@ def response_table(
     Columns ``observed_change``, ``predicted_change``, ``observed_variance``,
     ``predicted_variance`` and ``t`` (Welch, observed target against reference).
     """
-    condition_key = condition_key or setting(adata, "condition_key")
-    control = control or setting(adata, "control")
-    target = observed_condition or _predicted_condition(predicted)
-    groups = adata.obs[condition_key].astype(str).to_numpy()
+    keys = found_keys(adata, condition_key=condition_key, control=control, dose_key=dose_key)
+    control = str(keys["control"])
+    target = observed_condition
+    target = str(predicted_condition(predicted) if target is None else target)
+    groups = conditions_of(adata, **keys, wanted=target)
     genes = positions(adata, predicted)
-    counts = adata.X if layer is None else adata.layers[layer]
-    said = log_normalise(predicted.X)
+    counts, where = observed_values(adata, layer)
+    is_counts = are_counts(is_counts, adata, [predicted])
+    said = predicted_values(predicted, is_counts=is_counts)
     start, seen = (
-        log_normalise(counts[_members(groups, level, role=role)][:, genes])
-        for level, role in ((control, "reference"), (target, "observed target"))
+        expression(counts[chosen][:, genes], is_counts=is_counts, where=where)
+        for chosen in (
+            _members(groups, control, role="reference"),
+            _members(groups, target, role="observed target"),
+        )
     )
     (mean_0, var_0), (mean, var), (mean_p, var_p) = map(mean_and_variance, (start, seen, said))
     table = pd.DataFrame(
@@ -118,8 +144,20 @@ def response_table(
         },
         index=predicted.var_names,
     )
-    table.attrs.update(condition=str(target), control=str(control))
+    table.attrs.update(condition=target, control=control)
     return table
+
+
+def found_keys(
+    adata: AnnData, *, condition_key: str | None, control: str | None, dose_key: str | None = None
+) -> dict[str, Any]:
+    """Columns and control as given, else as ``tl.embed`` stored them."""
+    given = {"condition_key": condition_key, "control": control}
+    keys: dict[str, Any] = {
+        name: setting(adata, name) if named(value, None) is None else str(value)
+        for name, value in given.items()
+    }
+    return {**keys, "dose_key": named(dose_key, record(adata, "embed").get("dose_key"))}
 
 
 def setting(adata: AnnData, name: str) -> str:
@@ -127,13 +165,14 @@ def setting(adata: AnnData, name: str) -> str:
     value = stored(
         adata, "embed", call="tl.embed(adata, model), or pass condition_key and control,"
     )
-    if not value.get(name):
+    if named(value.get(name), None) is None:
         msg = f"tl.embed stored no {name}. Pass {name}=."
         raise InputDataError(msg)
     return str(value[name])
 
 
-def _predicted_condition(predicted: AnnData) -> str:
+def predicted_condition(predicted: AnnData) -> str:
+    """Condition that cells were predicted under."""
     call = "model.predict, or pass observed_condition,"
     return str(stored(predicted, "prediction", call=call)["condition"])
 
@@ -143,9 +182,10 @@ def _members(groups: NDArray[np.object_], level: str, *, role: str) -> NDArray[n
     members = groups == str(level)
     if members.sum() < 2:
         found = ", ".join(f"{name} ({n})" for name, n in pd.Series(groups).value_counts().items())
+        dosed = f", dose_key= where {AT!r} stands before a dose," if AT in str(level) else ""
         msg = (
             f"The plot needs at least two {role} cells ({level!r}), but adata holds: {found}. "
-            "Pass an AnnData that also holds them."
+            f"Pass an AnnData that also holds them{dosed} or observed_condition=."
         )
         raise InputDataError(msg)
     return members

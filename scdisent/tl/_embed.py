@@ -84,8 +84,8 @@ def described(model: Any) -> dict[str, str]:
 def setup_keys(model: Any) -> dict[str, str]:
     """Columns named at setup; an empty string where none was (h5ad knows no None)."""
     given = model.registry_["setup_args"]
-    names = ("condition_key", "labels_key", "sample_key", "batch_key", "control")
-    return {name: str(given[name]) if given[name] is not None else "" for name in names}
+    names = ("condition_key", "labels_key", "sample_key", "batch_key", "control", "dose_key")
+    return {name: "" if given.get(name) is None else str(given[name]) for name in names}
 
 
 def history_frame(history: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -14,10 +14,11 @@ from scipy import sparse, stats
 from sklearn.decomposition import PCA
 
 from scdisent import metrics as sm
-from scdisent._constants import UNS_KEY
 from scdisent._errors import InputDataError, OptionError
+from scdisent.data import layer_name
 from scdisent.effects import log_normalise
 from scdisent.metrics._spec import spec_of
+from scdisent.tl._responsive import are_counts, check_counts, layer_of, matrix_of, record
 
 Floats = NDArray[np.float64]
 CEILING, NO_CHANGE = "other half of the observed cells", "no change"
@@ -106,7 +107,7 @@ def evaluate_response(
     baselines: Any = None,
     perturbed: AnnData | None = None,
     layer: str | None = None,
-    is_counts: bool = True,
+    is_counts: bool | None = None,
     n_top: int = 100,
     n_components: int = 30,
     n_bootstrap: int = 0,
@@ -128,15 +129,17 @@ def evaluate_response(
     baselines
         Cells by name, or a trained :class:`scdisent.ShiftModel`, whose recipes are then asked for
         the same cells. Arrays ``(n_cells, n_genes)`` are taken as log-normalised expression of the
-        predicted genes. None: no change.
+        predicted genes. None: no change. No two methods may have one name.
     perturbed
         Cells of other conditions than the control. With them ``pearson_delta_perturbed`` measures
         changes from their mean: what all conditions share no longer counts (Systema,
         Viñas Torné et al. 2025).
     layer
-        Layer of ``observed`` and ``control`` that ``predicted.X`` is comparable with; None: ``X``.
+        Layer of the observed cells that ``predicted.X`` is comparable with. Default: the one that
+        ``tl.embed`` stored with them, else ``X``.
     is_counts
-        Log-normalise all values; False: take them as they are.
+        Log-normalise all values; False: take them as they are. Default: what the likelihood says
+        that ``predict``, else ``tl.embed``, stored; True without any.
     n_top
         Observed genes of largest Welch t, for the columns that end in ``_top``.
     n_components
@@ -159,8 +162,10 @@ def evaluate_response(
     Raises
     ------
     InputDataError
-        If a gene of the prediction is missing in the others, or there are fewer than four observed
-        cells.
+        If a gene of the prediction is missing in the others, values are NaN, infinite or no counts
+        where counts are said, or there are fewer than four observed cells.
+    OptionError
+        If there is no prediction, the layer is unknown, or two methods have one name.
 
     Notes
     -----
@@ -169,24 +174,26 @@ def evaluate_response(
     moves means, to that of the data set; ours moves cells, for distances too. A metric that does
     not tell it from the baselines has no room for any method.
     """
-    found = {"prediction": predicted} if isinstance(predicted, AnnData) else dict(predicted)
-    if not found:
-        msg = "predicted holds no predictions. Pass an AnnData, or a dictionary of them."
-        raise OptionError(msg)
+    found = _predictions(predicted)
+    _check_names(found, baselines)
+    real = {"observed": observed, "control": control}
+    real |= {} if perturbed is None else {"perturbed": perturbed}
+    is_counts = are_counts(is_counts, found.values(), real.values())
     genes = next(iter(found.values())).var_names
     read = partial(_values, genes=genes, is_counts=is_counts)
-    setting = Setting.of(
-        read(observed, layer), read(control, layer), n_top=n_top, n_components=n_components
-    )
-    if perturbed is not None:
-        setting = replace(setting, perturbed=read(perturbed, layer))
-    if len(setting.observed) < 4:
-        msg = f"{len(setting.observed)} observed cells are too few to be judged by: at least 4."
+    values = {name: read(x, layer_of(x, layer), what=name) for name, x in real.items()}
+    if len(values["observed"]) < 4:
+        msg = f"{len(values['observed'])} observed cells are too few to be judged by: at least 4."
         raise InputDataError(msg)
+    setting = Setting.of(
+        values["observed"], values["control"], n_top=n_top, n_components=n_components
+    )
+    setting = replace(setting, perturbed=values.get("perturbed"))
     scored = partial(_rows, setting, n_bootstrap=n_bootstrap, seed=seed)
     rows = []
-    for kind, name, cells in _methods(found, baselines, control, layer, seed):
-        rows += scored(read(cells, None), method=name, kind=kind)
+    for kind, name, cells in _methods(found, baselines, control, seed):
+        own = None if name == NO_CHANGE else read(cells, None, what=f"{kind} {name!r}")
+        rows += scored(values["control"] if own is None else own, method=name, kind=kind)
     order = np.random.default_rng(seed).permutation(len(setting.observed))
     first, second = np.array_split(setting.observed[order], 2)
     blend = interpolated(second, setting.control)
@@ -222,7 +229,7 @@ def response_pair(
     *,
     condition_key: str = "condition",
     layer: str | None = None,
-    is_counts: bool = True,
+    is_counts: bool | None = None,
 ) -> tuple[AnnData, AnnData]:
     """Observed and predicted cells in the form that other evaluations read.
 
@@ -247,50 +254,80 @@ def response_pair(
     -------
     Real and predicted cells.
     """
-    said = [predicted] if isinstance(predicted, AnnData) else list(predicted.values())
-    genes = said[0].var_names
+    said = _predictions(predicted).values()
+    genes = next(iter(said)).var_names
+    are = are_counts(is_counts, said, [observed, control])
 
-    def plain(cells: AnnData, own_layer: str | None) -> AnnData:
-        values = _values(cells, own_layer, genes=genes, is_counts=is_counts)
+    def plain(cells: AnnData, own_layer: str | None, what: str) -> AnnData:
+        values = _values(cells, own_layer, genes=genes, is_counts=are, what=what)
         obs = pd.DataFrame({condition_key: cells.obs[condition_key].astype(str)})
         return AnnData(sparse.csr_matrix(values), obs=obs, var=pd.DataFrame(index=genes))
 
-    start = plain(control, layer)
-    pairs = ([plain(observed, layer)], [plain(cells, None) for cells in said])
+    start = plain(control, layer_of(control, layer), "control")
+    truth = plain(observed, layer_of(observed, layer), "observed")
+    pairs = ([truth], [plain(cells, None, "predicted") for cells in said])
     real, made = (concat([start, *cells], index_unique="-") for cells in pairs)
     return real, made
 
 
+def _predictions(predicted: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:
+    """Predictions by name."""
+    found = {"prediction": predicted} if isinstance(predicted, AnnData) else predicted
+    if not isinstance(found, Mapping) or not found:
+        msg = "predicted holds no predictions. Pass an AnnData, or a dictionary of them."
+        raise OptionError(msg)
+    for name, cells in found.items():
+        if not isinstance(cells, AnnData):
+            msg = f"predicted[{name!r}] is of type {type(cells).__name__}; expected an AnnData."
+            raise InputDataError(msg)
+    return dict(found)
+
+
+def _check_names(predicted: Mapping[str, AnnData], baselines: Any) -> None:
+    """Refuse names that two rows of the table would share."""
+    if not (baselines is None or hasattr(baselines, "transfers") or isinstance(baselines, Mapping)):
+        msg = (
+            f"baselines is of type {type(baselines).__name__}; expected a dictionary of cells by "
+            "name, or a trained ShiftModel."
+        )
+        raise OptionError(msg)
+    names = [CEILING, DUPLICATE, NO_CHANGE, *predicted, *_baseline_names(baselines)]
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        msg = (
+            f"two methods are called {twice[0]!r}, so the table could not be told apart; "
+            f"{[CEILING, DUPLICATE, NO_CHANGE]} are always there. Rename one of them."
+        )
+        raise OptionError(msg)
+
+
+def _baseline_names(baselines: Any) -> list[str]:
+    if hasattr(baselines, "transfers"):
+        return [name for name in baselines.transfers if name not in ("auto", "identity")]
+    return list(baselines or {})
+
+
 def _methods(
-    predicted: Mapping[str, AnnData],
-    baselines: Any,
-    control: AnnData,
-    layer: str | None,
-    seed: int,
+    predicted: Mapping[str, AnnData], baselines: Any, control: AnnData, seed: int
 ) -> Iterator[tuple[str, str, AnnData | Floats]]:
     """Kind, name and cells of everything that is scored."""
     for name, cells in predicted.items():
         yield "prediction", name, cells
-    still = control if layer is None else AnnData(control.layers[layer], var=control.var)
-    yield "baseline", NO_CHANGE, still
-    if hasattr(baselines, "transfers"):
-        condition = _condition_of(predicted)
-        for recipe in baselines.transfers:
-            if recipe not in ("auto", "identity"):
-                cells = baselines.predict(control, condition=condition, transfer=recipe, seed=seed)
-                yield "baseline", recipe, cells
-    else:
-        for name, cells in dict(baselines or {}).items():
-            yield "baseline", name, cells
+    yield "baseline", NO_CHANGE, control
+    asks = hasattr(baselines, "transfers")
+    condition = _condition_of(predicted) if asks else ""
+    for name in _baseline_names(baselines):
+        if asks:
+            cells = baselines.predict(control, condition=condition, transfer=name, seed=seed)
+        else:
+            cells = baselines[name]
+        yield "baseline", name, cells
 
 
 def _condition_of(predicted: Mapping[str, AnnData]) -> str:
     """Condition that the predictions are about, as those of this package say."""
-    found = {
-        str(cells.uns[UNS_KEY]["prediction"]["condition"])
-        for cells in predicted.values()
-        if "prediction" in cells.uns.get(UNS_KEY, {})
-    }
+    said = (record(cells, "prediction") for cells in predicted.values())
+    found = {str(each["condition"]) for each in said if "condition" in each}
     if len(found) != 1:
         msg = (
             "baselines=ShiftModel asks it for the condition of the predictions, but they name "
@@ -302,11 +339,11 @@ def _condition_of(predicted: Mapping[str, AnnData]) -> str:
 
 
 def _values(
-    adata: AnnData | Floats, layer: str | None, *, genes: pd.Index, is_counts: bool
+    adata: AnnData | Floats, layer: str | None, *, genes: pd.Index, is_counts: bool, what: str
 ) -> Floats:
     """Dense expression of the genes that were predicted, ``(n_cells, n_genes)``."""
-    if isinstance(adata, np.ndarray):
-        return adata
+    if not isinstance(adata, AnnData):
+        return _checked_array(adata, len(genes), what)
     missing = genes.difference(adata.var_names)
     if len(missing):
         msg = f"{len(missing):,} predicted genes are missing, such as {missing[0]!r}."
@@ -314,9 +351,32 @@ def _values(
     own = adata if adata.var_names.equals(genes) else adata[:, genes]
     if not isinstance(own.X, np.ndarray | sparse.spmatrix | sparse.sparray):
         own = own.to_memory()  # a prediction on disk
-    values = own.X if layer is None else own.layers[layer]
-    values = log_normalise(values) if is_counts else values
-    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
+    values = matrix_of(own, layer, what=what)
+    if is_counts:
+        is_mean = record(adata, "prediction").get("kind") == "mean"  # expected counts
+        check_counts(values, where=f"{layer_name(layer)} of {what}", whole=not is_mean)
+        values = log_normalise(values)
+    dense = values.toarray() if hasattr(values, "toarray") else values
+    return _checked_array(np.asarray(dense, dtype=float), len(genes), what)
+
+
+def _checked_array(values: Any, n_genes: int, what: str) -> Floats:
+    """Array of finite numbers with a column for each predicted gene."""
+    if not isinstance(values, np.ndarray):
+        msg = (
+            f"{what} is of type {type(values).__name__}; expected an AnnData, or an array of "
+            "log-normalised expression (of a DataFrame: .to_numpy(), of a sparse matrix: "
+            ".toarray())."
+        )
+        raise InputDataError(msg)
+    if values.ndim != 2 or values.shape[1] != n_genes or not len(values):
+        msg = f"{what} has the shape {values.shape}; expected cells x {n_genes:,} predicted genes."
+        raise InputDataError(msg)
+    if not np.isfinite(values).all():
+        n_wrong = int((~np.isfinite(values)).sum())
+        msg = f"{what} holds {n_wrong:,} values that are NaN or infinite. Remove or impute them."
+        raise InputDataError(msg)
+    return values
 
 
 def _rows(

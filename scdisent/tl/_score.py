@@ -61,7 +61,8 @@ def score(
     adata
         Cells with the columns named at setup. Cells that the model was trained on make every
         leak look at least as large, so they are allowed; attackers never score the cells, and with
-        ``sample_key`` never the donors, that they were fitted on.
+        ``sample_key`` never the donors, that they were fitted on. Cells whose cell type is missing
+        are left out of the audit.
     model
         A trained model.
     metrics
@@ -88,13 +89,21 @@ def score(
     also in ``uns[<key>]["scores"]``. ``uns[<key>]["leakage"]`` holds the audit in full,
     ``uns[<key>]["leakage_skipped"]`` why cell types were not audited on their own,
     ``uns[<key>]["statement"]`` its conclusion in words.
+
+    Raises
+    ------
+    SetupError
+        If a column named at setup is missing, or the model has no codes.
+    InputDataError
+        If the condition or the sample of a cell is missing, or the cell type of all of them.
     """
     parts = [one_of(part, PARTS, "metrics") for part in (metrics or PARTS)]
     if not model.representations:
         msg = f"a {type(model).__name__} has no latent codes to audit. See tl.evaluate_response."
         raise SetupError(msg)
     keys = setup_keys(model)
-    cells = random_cells(adata, max_cells, seed=seed, spread_over=keys["condition_key"])
+    cells = _with_labels(adata, keys)
+    cells = random_cells(cells, max_cells, seed=seed, spread_over=keys["condition_key"])
     labels = _read_labels(cells, keys)
     codes = {
         name: model.get_latent_representation(cells, representation=name)
@@ -166,17 +175,36 @@ def _latent_rows(
     ]
 
 
-def _read_labels(adata: AnnData, keys: Mapping[str, str]) -> _Labels:
-    def column(name: str) -> NDArray[np.str_] | None:
-        key = keys[name]
-        if not key:
-            return None
-        if key not in adata.obs:
+def _with_labels(adata: AnnData, keys: Mapping[str, str]) -> AnnData:
+    """Cells whose cell type is known; without its condition or sample no cell can be audited."""
+    named = {name: keys[name] for name in ("condition_key", "sample_key", "labels_key")}
+    for name, key in named.items():
+        if key and key not in adata.obs:
             msg = f"adata.obs has no column {key!r} ({name} at setup), which the audit needs."
             raise SetupError(msg)
-        return adata.obs[key].astype(str).to_numpy()
+    missing = {name: adata.obs[key].isna() for name, key in named.items() if key}
+    unlabelled = missing.pop("labels_key", pd.Series(False, index=adata.obs_names))
+    for name, absent in missing.items():
+        if absent.any():
+            msg = (
+                f"adata.obs[{named[name]!r}] ({name} at setup) is missing in "
+                f"{int(absent.sum()):,} of {adata.n_obs:,} cells. Fill it, or drop them: "
+                f"adata = adata[adata.obs[{named[name]!r}].notna()].copy()."
+            )
+            raise InputDataError(msg)
+    if unlabelled.all():
+        msg = (
+            f"adata.obs[{named['labels_key']!r}] (labels_key at setup) is missing in all "
+            f"{adata.n_obs:,} cells. Fill it: at least some cells need a cell type."
+        )
+        raise InputDataError(msg)
+    return adata[~unlabelled.to_numpy()] if unlabelled.any() else adata
 
-    return _Labels(column("condition_key"), column("labels_key"), column("sample_key"))
+
+def _read_labels(adata: AnnData, keys: Mapping[str, str]) -> _Labels:
+    names = ("condition_key", "labels_key", "sample_key")
+    found = (adata.obs[keys[name]].astype(str).to_numpy() if keys[name] else None for name in names)
+    return _Labels(*found)
 
 
 def _leaks(

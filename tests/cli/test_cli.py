@@ -26,6 +26,9 @@ TINY = {
 }
 
 
+EVALUATE = ["evaluate", "x", "--model-dir", "x", "--condition", "x"]
+
+
 def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -235,6 +238,9 @@ def bad_input(folder):
     adata = ad.read_h5ad(cells)
     adata.X[0, 0] = -1
     adata.write_h5ad(negative)
+    others = folder / "others.h5ad"
+    adata.uns["scdisent"] = "notes"
+    adata.write_h5ad(others)
     text.write_text("not HDF5")
     cut.write_bytes(cells.read_bytes()[:5000])
     pd.DataFrame({"x": [1.0]}).to_csv(foreign)
@@ -265,6 +271,34 @@ def bad_input(folder):
         "output exists": ((*train, "--out", folder / "trained.h5ad", *new), "--overwrite"),
         "model exists": ((*train, *out, *use), "--overwrite"),
         "output is input": ((*train, "--out", cells, *new, "--overwrite"), "is the input"),
+        "two outputs in one": (
+            ("score", cells, *use, *out, "--table", folder / "." / "new.h5ad"),
+            "named for two outputs",
+        ),
+        "model and cells in one": (
+            (*train, *out, "--model-dir", folder / "new.h5ad"),
+            "named for two outputs",
+        ),
+        "output is the training": (
+            (
+                "evaluate",
+                folder / "trained.h5ad",
+                *use,
+                "--condition",
+                "stimulated",
+                "--training",
+                cells,
+                "--out",
+                cells,
+                "--overwrite",
+            ),
+            "is the input",
+        ),
+        "results of others": (("score", others, *use, *out), "expected a dictionary"),
+        "results of others, evaluated": (
+            ("evaluate", others, *use, "--condition", "stimulated", *out),
+            "expected a dictionary",
+        ),
         "no model": (("predict", cells, "--condition", "a", *new, *out), "not a whole scdisent"),
         "broken model": (("score", cells, "--model-dir", broken, *out), "hashes differ"),
         "unknown condition": (("predict", cells, *use, "--condition", "b", *out), "'stimulated'"),
@@ -328,7 +362,9 @@ def cases(folder):
 NAMES = [
     "missing file", "folder as file", "no HDF5", "cut file", "another format", "negative values",
     "no such column", "no such control", "no such layer", "no such preset", "no such likelihood",
-    "output exists", "model exists", "output is input", "no model", "broken model",
+    "output exists", "model exists", "output is input", "two outputs in one",
+    "model and cells in one", "output is the training", "results of others",
+    "results of others, evaluated", "no model", "broken model",
     "unknown condition", "already there", "model without prediction", "model without codes",
     "no condition", "no such table", "no table", "nothing observed", "no such kind",
     "no such column of cells", "no such level of cells", "report without results",
@@ -356,7 +392,20 @@ def test_bad_input_ends_with_code_2_and_one_line(name, cases, folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["train"], ["data"], ["demo", "--epochs", "0"]]
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["train"],
+        ["data"],
+        ["demo", "--epochs", "0"],
+        ["demo", "--epochs", "many"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", str(2**32)],
+        ["bench", "smoke", "--seeds", "0", "-1"],
+        [*EVALUATE, "--out", "x.h5ad", "--n-bootstrap", "-3"],
+        [*EVALUATE, "--out", "x.zarr"],
+    ],
 )
 def test_bad_options_end_with_code_2_and_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -67,9 +67,7 @@ def test_a_part_of_a_file_is_predicted_as_in_memory(model, tmp_path):
 
 def numbered(**levels):
     """Cells whose conditions are numbers."""
-    adata = simulate_conditions(
-        n_cells=900, n_genes=50, conditions=tuple(levels), seed=0
-    )
+    adata = simulate_conditions(n_cells=900, n_genes=50, conditions=tuple(levels), seed=0)
     adata.obs["condition"] = adata.obs["condition"].astype(str).map(levels).astype(int)
     return adata
 

@@ -7,7 +7,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scdisent import pl
-from scdisent._errors import InputDataError
+from scdisent._errors import InputDataError, OptionError
 from scdisent.effects import log_normalise
 from scdisent.pl._conditions import dose_table, map_table
 
@@ -157,3 +157,53 @@ def test_doses_of_several_drugs_are_not_pooled(dosed):
     two.obs["drug"] = np.where(np.arange(two.n_obs) % 2, two.obs["drug"], "other")
     with pytest.raises(InputDataError, match="doses of several conditions"):
         pl.dose_response(two, "gene0", dose_key="dose", **KEYS)
+
+
+def test_values_and_levels_of_maps_and_doses_are_those_that_embed_stored(dosed, three):
+    for adata, table in (
+        (dosed, lambda x, **more: dose_table(x, ["gene0"], dose_key="dose", **KEYS, **more)),
+        (three, lambda x, **more: map_table(x, **KEYS, **more)),
+    ):
+        expected = table(adata)
+        logs = adata.copy()
+        logs.layers["counts"], logs.X = adata.X.copy(), log_normalise(adata.X)
+        with pytest.raises(InputDataError, match="is read as counts"):
+            table(logs)
+        pd.testing.assert_frame_equal(table(logs, is_counts=False), expected)
+        logs.uns["scdisent"] = {"embed": {"layer": "counts", "likelihood": "nb"}}
+        pd.testing.assert_frame_equal(table(logs), expected)
+        logs.uns["scdisent"] = {"embed": {"layer": "", "likelihood": "normal"}}
+        pd.testing.assert_frame_equal(table(logs), expected)
+
+
+def test_a_map_takes_a_control_called_0_and_each_dose_for_a_condition(three, dosed):
+    expected = map_table(three, **KEYS)
+    codes = {"none": 0, "a": 1, "b": 2, "a+b": 3}
+    three.obs["code"] = three.obs["drug"].astype(str).map(codes)
+    three.uns["scdisent"] = {"embed": {"control": "1", "condition_key": "code"}}
+    ax = pl.condition_map(three, control=0)
+    assert {text.get_text() for text in ax.texts} == {"1", "2", "3"}
+    found = map_table(three, condition_key="code", control="0")
+    np.testing.assert_allclose(found[["x", "y"]], expected[["x", "y"]])
+    names = set(map_table(dosed, **KEYS, dose_key="dose")["condition"])
+    assert names == {"drug@0.1", "drug@1", "drug@10"}
+
+
+def test_what_cannot_be_drawn_is_refused_in_plain_words(three, dosed):
+    dose = {"dose_key": "dose", **KEYS}
+    with pytest.raises(OptionError, match="genes names no gene"):
+        pl.dose_response(dosed, [], **dose)
+    with pytest.raises(OptionError, match="predicted holds no predictions"):
+        pl.dose_response(dosed, "gene0", predicted=[], **dose)
+    with pytest.raises(OptionError, match="predicted holds no predictions"):
+        pl.condition_map(three, predicted=[], **KEYS)
+    with pytest.raises(OptionError, match="no column 'dosis'"):
+        pl.dose_response(dosed, "gene0", **{**dose, "dose_key": "dosis"})
+    with pytest.raises(InputDataError, match="at least two genes"):
+        pl.condition_map(three[:, :1].copy(), **KEYS)
+    dosed.obs["dose"] = np.nan
+    with pytest.raises(InputDataError, match="is missing in 90 cells"):
+        pl.dose_response(dosed, "gene0", **dose)
+    three.obs["drug"] = three.obs["drug"].where(three.obs["drug"] != "a")
+    with pytest.raises(InputDataError, match=r"obs\['drug'\] is missing in 400 of 1,600"):
+        pl.condition_map(three, **KEYS)

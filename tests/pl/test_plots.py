@@ -14,6 +14,7 @@ from scipy import sparse
 from scdisent import metrics, pl
 from scdisent._errors import InputDataError, OptionError
 from scdisent.effects import log_normalise
+from scdisent.pl._figure import level_colors
 from scdisent.pl._history import history_curves
 from scdisent.pl._labels import spread
 from scdisent.pl._latent import drawn_cells, latent_coordinates
@@ -337,3 +338,79 @@ def test_labels_are_spread_with_a_gap_as_near_as_possible_to_their_points(rng):
     np.testing.assert_array_equal(np.argsort(heights), np.argsort(wanted))
     assert heights.min() >= 0
     assert heights.max() <= 10
+
+
+def test_response_reads_what_embed_and_predict_stored_and_refuses_logarithms(adata, predicted):
+    expected = response_table(adata, predicted)
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = log_normalise(adata.X)
+    with pytest.raises(InputDataError, match=r"adata.X is read as counts.*is_counts=False"):
+        pl.response(adata, predicted)
+    adata.uns["scdisent"]["embed"]["layer"] = "counts"
+    pd.testing.assert_frame_equal(response_table(adata, predicted), expected)
+    with pytest.raises(OptionError, match="no layer 'raw'"):
+        pl.response(adata, predicted, layer="raw")
+    adata.uns["scdisent"]["embed"]["layer"] = ""
+    plain = predicted.copy()
+    plain.X = log_normalise(plain[:, predicted.var_names].X)
+    plain.uns["scdisent"]["prediction"]["likelihood"] = "normal"
+    pd.testing.assert_frame_equal(response_table(adata, plain), expected)
+    with pytest.raises(InputDataError, match="predicted.X holds no cells"):
+        pl.response(adata, predicted[:0].copy())
+
+
+def test_a_level_called_0_is_a_level(adata, predicted):
+    expected = response_table(adata, predicted)
+    adata.obs["number"] = 1 - (adata.obs["condition"] == "control").astype(int)
+    adata.uns["scdisent"]["embed"]["control"] = "1"
+    found = response_table(
+        adata, predicted, condition_key="number", control=0, observed_condition=1
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    assert found.attrs["control"] == "0"
+    swapped = response_table(
+        adata, predicted, condition_key="number", control=1, observed_condition=0
+    )
+    np.testing.assert_allclose(swapped["observed_change"], -expected["observed_change"])
+
+
+def test_one_dose_is_drawn_against_its_prediction(adata, predicted):
+    treated = (adata.obs["condition"] == "stimulated").to_numpy()
+    adata.obs["dose"] = np.where(treated, np.where(np.arange(N_CELLS) % 4 == 1, 3.0, 1.0), np.nan)
+    predicted.uns["scdisent"]["prediction"]["condition"] = "stimulated@3"
+    with pytest.raises(InputDataError, match="dose_key="):
+        pl.response(adata, predicted)
+    alone = adata[(adata.obs["dose"] == 3) | ~treated].copy()
+    expected = response_table(alone, predicted, observed_condition="stimulated")
+    pd.testing.assert_frame_equal(response_table(adata, predicted, dose_key="dose"), expected)
+    adata.uns["scdisent"]["embed"]["dose_key"] = "dose"
+    pd.testing.assert_frame_equal(response_table(adata, predicted), expected)
+    every = response_table(adata, predicted, observed_condition="stimulated")
+    bare = response_table(adata[:, :].copy(), predicted, observed_condition="stimulated")
+    pd.testing.assert_frame_equal(every, bare)
+
+
+def test_latent_draws_the_blocks_of_the_model_embedded_last(adata):
+    adata.obsm["X_scdisent_latent"] = adata.obsm["X_umap_scdisent_latent"] = np.zeros((N_CELLS, 2))
+    adata.uns["scdisent"]["embed"]["representations"] = np.array(["latent"], dtype=object)
+    drawn = pl.latent(adata, color="condition")
+    assert [ax.get_title() for ax in drawn] == ["Latent codes, by condition"]
+    adata.uns["scdisent"]["embed"]["representations"] = []
+    with pytest.raises(InputDataError, match="no codes to draw"):
+        pl.latent(adata, color="condition")
+
+
+def test_too_few_cells_for_a_umap_are_refused_and_colours_may_be_named_by_level(adata):
+    del adata.obsm["X_umap_scdisent_invariant"]
+    with pytest.raises(InputDataError, match="at least 4 cells, found 3"):
+        pl.latent(adata[:3].copy(), representation="invariant", color="condition")
+    adata.uns["condition_colors"] = {
+        "stimulated": "#ff0000",
+        "control": "#00ff00",
+        "old": "#0000ff",
+    }
+    levels = ["control", "stimulated"]
+    assert level_colors(adata, "condition", levels=levels) == ["#00ff00", "#ff0000"]
+    pl.latent(adata, representation="specific", color="condition")
+    with pytest.raises(OptionError, match="nothing to draw"):
+        pl.latent(adata, representation="specific", color=[])

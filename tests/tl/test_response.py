@@ -276,3 +276,78 @@ def test_what_cannot_be_compared_is_refused(world):
         scdisent.tl.evaluate_response(observed[:3], control, control)
     with pytest.raises(OptionError, match="no predictions"):
         scdisent.tl.evaluate_response(observed, {}, control)
+
+
+def logged(adata):
+    """The habit of scanpy: counts in a layer, logarithms in X."""
+    cells = adata.copy()
+    cells.layers["counts"] = cells.X.copy()
+    cells.X = log_normalise(cells.X)
+    return cells
+
+
+def test_layer_and_likelihood_are_those_that_embed_and_predict_stored(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated")
+    expected = wide(scdisent.tl.evaluate_response(observed, predicted, control))
+    real = [logged(x) for x in (observed, control)]
+    with pytest.raises(InputDataError, match="X of observed is read as counts.*is_counts=False"):
+        scdisent.tl.evaluate_response(real[0], predicted, real[1])
+    for cells in real:
+        cells.uns["scdisent"] = {"embed": {"layer": "counts", "likelihood": "nb"}}
+    found = scdisent.tl.evaluate_response(real[0], predicted, real[1])
+    pd.testing.assert_frame_equal(wide(found), expected)
+    pair = scdisent.tl.response_pair(real[0], predicted, real[1])
+    np.testing.assert_allclose(pair[0].X.sum(), scdisent.tl.response_pair(
+        observed, predicted, control)[0].X.sum())  # fmt: skip
+
+    plain = [AnnData(log_normalise(x.X), var=x.var) for x in (observed, predicted, control)]
+    plain[1].uns["scdisent"] = {"prediction": {"likelihood": "normal"}}
+    pd.testing.assert_frame_equal(wide(scdisent.tl.evaluate_response(*plain)), expected)
+    both = {"a": plain[1], "b": predicted}
+    with pytest.raises(OptionError, match=r"\['nb', 'normal'\] are of counts and of other"):
+        scdisent.tl.evaluate_response(observed, both, control)
+
+
+def test_expected_counts_are_counts_and_negative_ones_are_none(world):
+    observed, control, model = world
+    mean = model.predict(control, condition="stimulated", kind="mean")
+    assert (np.asarray(mean.X) % 1).any()
+    scdisent.tl.evaluate_response(observed, mean, control)
+    mean.X = -np.asarray(mean.X)
+    with pytest.raises(InputDataError, match="negative"):
+        scdisent.tl.evaluate_response(observed, mean, control)
+
+
+def test_what_cannot_be_read_is_refused_in_plain_words(world):
+    observed, control, model = world
+    predicted = model.predict(control, condition="stimulated")
+    broken = predicted.copy()
+    broken.X = broken.X.toarray()
+    broken.X[0, 0] = np.nan
+    score = scdisent.tl.evaluate_response
+    table = pd.DataFrame(control.X.toarray())
+    with pytest.raises(OptionError, match="observed has no layer 'raw'"):
+        score(observed, predicted, control, layer="raw")
+    with pytest.raises(InputDataError, match="1 values that are NaN or infinite"):
+        score(observed, broken, control)
+    with pytest.raises(InputDataError, match="1 values that are NaN or infinite"):
+        score(observed, broken, control, is_counts=False)
+    for cells in (control.X, table):
+        with pytest.raises(
+            InputDataError, match=r"baseline 'b' is of type .*; expected an AnnData"
+        ):
+            score(observed, predicted, control, baselines={"b": cells})
+    with pytest.raises(InputDataError, match=r"baseline 'b' has the shape \(3, 2\)"):
+        score(observed, predicted, control, baselines={"b": np.zeros((3, 2))})
+    with pytest.raises(InputDataError, match=r"predicted\['p'\] is of type DataFrame"):
+        score(observed, {"p": table}, control)
+    with pytest.raises(InputDataError, match="holds no cells"):
+        score(observed, predicted[:0].copy(), control)
+    with pytest.raises(OptionError, match="baselines is of type AnnData"):
+        score(observed, predicted, control, baselines=control)
+    for name in (NO_CHANGE, CEILING, "ridge"):
+        with pytest.raises(OptionError, match=f"two methods are called '{name}'"):
+            score(observed, {name: predicted}, control, baselines=model)
+    with pytest.raises(OptionError, match="two methods are called 'no change'"):
+        score(observed, predicted, control, baselines={NO_CHANGE: control})

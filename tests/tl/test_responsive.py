@@ -8,6 +8,7 @@ import scdisent
 from scdisent import tl
 from scdisent._errors import InputDataError, OptionError
 from scdisent.datasets import simulate_conditions, true_rates
+from scdisent.effects import log_normalise
 
 KEYS = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
 
@@ -86,3 +87,58 @@ def test_misuse_is_refused():
         tl.responsive_cells(adata, condition="drug", **KEYS)
     with pytest.raises(InputDataError, match="no group has 20 cells"):
         tl.responsive_cells(adata[::100].copy(), condition="stimulated", **KEYS)
+
+
+def embedded(**stored):
+    """Cells after tl.embed of a model that was set up without cell types."""
+    adata = simulate_conditions(n_cells=400, n_genes=60, n_types=2)
+    keys = {"condition_key": "condition", "control": "control", "labels_key": "", "layer": ""}
+    adata.uns["scdisent"] = {"embed": {**keys, "likelihood": "nb", **stored}}
+    return adata
+
+
+def test_without_cell_types_all_cells_are_one_group_and_a_control_may_be_0():
+    assert list(tl.responsive_cells(embedded(), condition="stimulated").index) == ["all cells"]
+    adata = embedded(control="0")
+    adata.obs["condition"] = (adata.obs["condition"] == "stimulated").astype(int)
+    expected = tl.responsive_cells(adata, condition=1)
+    found = tl.responsive_cells(adata, condition=1, control=0)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_counts_are_read_from_the_layer_that_was_embedded():
+    adata = embedded(layer="counts")
+    expected = tl.responsive_cells(embedded(), condition="stimulated")
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = log_normalise(adata.X)
+    np.testing.assert_array_equal(tl.responsive_cells(adata, condition="stimulated"), expected)
+    adata.uns["scdisent"]["embed"]["layer"] = ""
+    with pytest.raises(InputDataError, match="X is read as counts.*fractional"):
+        tl.responsive_cells(adata, condition="stimulated")
+    tl.responsive_cells(adata, condition="stimulated", is_counts=False)
+    adata.uns["scdisent"]["embed"]["likelihood"] = "normal"
+    tl.responsive_cells(adata, condition="stimulated")
+
+
+def test_cells_without_a_type_are_left_out_and_without_a_condition_refused():
+    adata = embedded(labels_key="cell_type")
+    lost = np.arange(adata.n_obs) % 3 == 0
+    adata.obs.loc[lost, "cell_type"] = np.nan
+    table = tl.responsive_cells(adata, condition="stimulated")
+    assert set(table.index) == set(adata.obs["cell_type"].dropna())
+    assert adata.obs.loc[lost, "scdisent_response_score"].isna().all()
+    adata.obs.loc[lost, "condition"] = np.nan
+    with pytest.raises(InputDataError, match=r"obs\['condition'\] is missing in 134 of 400"):
+        tl.responsive_cells(adata, condition="stimulated")
+
+
+def test_one_dose_or_all_of_them_can_be_asked_for():
+    adata = embedded()
+    treated = (adata.obs["condition"] == "stimulated").to_numpy()
+    adata.obs["dose"] = np.where(treated, np.where(np.arange(adata.n_obs) % 2, 3.0, 1.0), np.nan)
+    one = tl.responsive_cells(adata, condition="stimulated@3", dose_key="dose")
+    assert one["n_cells"].item() == int((adata.obs["dose"] == 3).sum())
+    both = tl.responsive_cells(adata, condition="stimulated", dose_key="dose")
+    assert both["n_cells"].item() == int(treated.sum())
+    with pytest.raises(OptionError, match="'stimulated@2' is not in obs"):
+        tl.responsive_cells(adata, condition="stimulated@2", dose_key="dose")

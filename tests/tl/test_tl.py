@@ -217,3 +217,20 @@ def test_unknown_parts_and_missing_columns_are_named(cells):
     del bare.obs["donor"]
     with pytest.raises(scdisent.ScDisentError, match="'donor' \\(sample_key at setup\\)"):
         tl.score(bare, model, metrics=WITH_LABELS)
+
+
+def test_cells_without_a_type_are_left_out_and_without_a_condition_refused(cells):
+    model, some = PlantedModel(cells), cells.copy()
+    lost = np.arange(some.n_obs) % 4 == 0
+    some.obs.loc[lost, "cell_type"] = np.nan
+    expected = tl.score(some[~lost].copy(), model, metrics=["leakage", "nmi"])
+    pd.testing.assert_frame_equal(tl.score(some, model, metrics=["leakage", "nmi"]), expected)
+    assert "nan" not in set(some.uns["scdisent"]["leakage"]["group"].astype(str).str.lower())
+    for column in ("condition", "donor"):
+        broken = cells.copy()
+        broken.obs[column] = broken.obs[column].where(~lost)
+        with pytest.raises(scdisent.ScDisentError, match=rf"'{column}'.* is missing in 200 of 800"):
+            tl.score(broken, model, metrics=["nmi"])
+    some.obs["cell_type"] = np.nan
+    with pytest.raises(scdisent.ScDisentError, match="missing in all 800 cells"):
+        tl.score(some, model, metrics=["nmi"])
