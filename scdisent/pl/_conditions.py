@@ -12,15 +12,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError, OptionError
+from scdisent.data._stored import are_counts, levels_of
 from scdisent.pl._figure import BLUE, GREY, INK, ORANGE, Drawn, finish, panels, tidy
 from scdisent.pl._response import found_keys, positions, predicted_condition
-from scdisent.pl._values import (
-    are_counts,
-    conditions_of,
-    expression,
-    observed_values,
-    predicted_values,
-)
+from scdisent.pl._values import expression, observed_values, predicted_values
 
 N_COLUMNS = 4
 CLOSEST = 0.09
@@ -135,10 +130,10 @@ def dose_table(
         msg = f"adata has no gene {missing[0]!r}. Pass names of adata.var_names."
         raise InputDataError(msg)
     said = _listed(predicted)
-    levels = conditions_of(adata, condition_key=condition_key, control=control, dose_key=None)
+    levels = levels_of(adata, condition_key, dose_key=None, control=control)
     dose = _doses(adata, levels, dose_key=dose_key, control=control)
     counts, where = observed_values(adata, layer)
-    is_counts = are_counts(is_counts, adata, said)
+    is_counts = are_counts(is_counts, said, [adata])
     names = adata.var_names
     if said:  # on the genes that were predicted, so that depths agree
         at = positions(adata, said[0])
@@ -286,10 +281,10 @@ def map_table(
     if adata.n_vars < 2:
         msg = f"a map needs at least two genes, its directions; adata has {adata.n_vars}."
         raise InputDataError(msg)
-    groups = conditions_of(adata, condition_key=condition_key, control=control, dose_key=dose_key)
+    groups = levels_of(adata, condition_key, dose_key=dose_key, control=control)
     said = _listed(predicted)
     counts, where = observed_values(adata, layer)
-    is_counts = are_counts(is_counts, adata, said)
+    is_counts = are_counts(is_counts, said, [adata])
     values = expression(counts, is_counts=is_counts, where=where)
     names = [name for name in pd.unique(groups) if name != str(control)]
     if len(names) < 2 or str(control) not in groups:

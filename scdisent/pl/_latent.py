@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from scdisent._constants import UNS_KEY, obsm_key
 from scdisent._errors import InputDataError
+from scdisent.data._stored import record
 from scdisent.pl._figure import PALE, Drawn, finish, level_colors, panels, stored
-from scdisent.pl._values import record
 
 BLOCKS = ("invariant", "specific", "latent")
 FEWEST_CELLS = 4

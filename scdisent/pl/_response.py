@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError
 from scdisent.conditions import AT
+from scdisent.data._stored import are_counts, levels_of, named, record
 from scdisent.metrics._response import correlation, explained, mean_and_variance, welch_t
 from scdisent.pl._figure import BLUE, GREY, ORANGE, Drawn, finish, panels, stored, tidy
 from scdisent.pl._labels import place_labels
-from scdisent.pl._values import (
-    are_counts,
-    conditions_of,
-    expression,
-    named,
-    observed_values,
-    predicted_values,
-    record,
-)
+from scdisent.pl._values import expression, observed_values, predicted_values
 
 
 def response(
@@ -121,10 +114,10 @@ def response_table(
     control = str(keys["control"])
     target = observed_condition
     target = str(predicted_condition(predicted) if target is None else target)
-    groups = conditions_of(adata, **keys, wanted=target)
+    groups = levels_of(adata, **keys, wanted=target)
     genes = positions(adata, predicted)
     counts, where = observed_values(adata, layer)
-    is_counts = are_counts(is_counts, adata, [predicted])
+    is_counts = are_counts(is_counts, [predicted], [adata])
     said = predicted_values(predicted, is_counts=is_counts)
     start, seen = (
         expression(counts[chosen][:, genes], is_counts=is_counts, where=where)

@@ -16,9 +16,9 @@ from sklearn.decomposition import PCA
 from scdisent import metrics as sm
 from scdisent._errors import InputDataError, OptionError
 from scdisent.data import layer_name
+from scdisent.data._stored import are_counts, check_counts, layer_of, matrix_of, record
 from scdisent.effects import log_normalise
 from scdisent.metrics._spec import spec_of
-from scdisent.tl._responsive import are_counts, check_counts, layer_of, matrix_of, record
 
 Floats = NDArray[np.float64]
 CEILING, NO_CHANGE = "other half of the observed cells", "no change"

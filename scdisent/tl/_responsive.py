@@ -1,6 +1,5 @@
 """Which cells responded to a condition, with errors that are controlled."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,10 @@ from sklearn.preprocessing import StandardScaler
 
 from scdisent._constants import UNS_KEY
 from scdisent._errors import InputDataError, OptionError
-from scdisent.conditions import condition_names, without_dose
-from scdisent.data import first_rows, inspect_expression, layer_name
+from scdisent.data import _stored as stored
+from scdisent.data import layer_name
 from scdisent.effects import log_normalise
 
-COUNTS = ("nb", "zinb", "poisson")
-"""Likelihoods of counts."""
 FEWEST_CELLS = 20
 """Of either condition in a group; groups with fewer are left out."""
 STOREY = 0.5
@@ -109,25 +106,27 @@ def responsive_cells(
     valid up to the folds' differences. Ours, after mixscape's idea (Papalexi 2021) that cells of a
     treatment may escape it.
     """
-    stored = record(adata, "embed", key=key_added)
-    condition_key = _named(condition_key, stored.get("condition_key"))
-    control = _named(control, stored.get("control"))
+    made = stored.record(adata, "embed", key=key_added)
+    condition_key = stored.named(condition_key, made.get("condition_key"))
+    control = stored.named(control, made.get("control"))
     if condition_key is None or control is None:
         msg = "responsive_cells needs condition_key and control, or run tl.embed(adata, model)."
         raise OptionError(msg)
     condition, control = str(condition), str(control)
-    dose_key = _named(dose_key, stored.get("dose_key"))
-    levels = _levels(adata, condition_key, dose_key=dose_key, control=control, wanted=condition)
+    dose_key = stored.named(dose_key, made.get("dose_key"))
+    levels = stored.levels_of(
+        adata, condition_key, dose_key=dose_key, control=control, wanted=condition
+    )
     for level in (condition, control):
         if level not in levels:
             msg = f"{level!r} is not in obs[{condition_key!r}]: {sorted(set(levels))[:10]}."
             raise OptionError(msg)
-    groups = _groups(adata, _named(labels_key, stored.get("labels_key")))
-    is_counts = are_counts(is_counts, [], [adata], key=key_added)
-    layer = layer_of(adata, layer, key=key_added)
-    x = matrix_of(adata, layer, what="adata")
+    groups = _groups(adata, stored.named(labels_key, made.get("labels_key")))
+    is_counts = stored.are_counts(is_counts, [], [adata], key=key_added)
+    layer = stored.layer_of(adata, layer, key=key_added)
+    x = stored.matrix_of(adata, layer, what="adata")
     if is_counts:
-        check_counts(x, where=layer_name(layer))
+        stored.check_counts(x, where=layer_name(layer))
     score, p = np.full((2, adata.n_obs), np.nan)
     responsive, rows = np.zeros(adata.n_obs, dtype=bool), {}
     for group in np.unique(groups[pd.notna(groups)].astype(str)):
@@ -149,110 +148,14 @@ def responsive_cells(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def record(adata: AnnData, name: str, *, key: str = UNS_KEY) -> Mapping[str, Any]:
-    """What ``uns[key][name]`` says, as ``tl.embed`` and ``predict`` store it; empty without."""
-    results = adata.uns.get(key)
-    found = results.get(name) if isinstance(results, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def layer_of(adata: AnnData, layer: str | None, *, key: str = UNS_KEY) -> str | None:
-    """Layer that was asked for, else the one that ``tl.embed`` stored; None: ``X``."""
-    return _named(layer, record(adata, "embed", key=key).get("layer"))
-
-
-def are_counts(
-    is_counts: bool | None,
-    predicted: Iterable[AnnData],
-    others: Iterable[AnnData],
-    *,
-    key: str = UNS_KEY,
-) -> bool:
-    """As said; else by the likelihood of predictions, then of what was embedded; else True."""
-    if is_counts is not None:
-        return bool(is_counts)
-    for name, cells in (("prediction", predicted), ("embed", others)):
-        own = UNS_KEY if name == "prediction" else key
-        found = {str(record(each, name, key=own).get("likelihood") or "") for each in cells} - {""}
-        kinds = {likelihood in COUNTS for likelihood in found}
-        if len(kinds) > 1:
-            msg = (
-                f"the likelihoods {sorted(found)} are of counts and of other values, which cannot "
-                "be compared. Pass is_counts=, or one kind at a time."
-            )
-            raise OptionError(msg)
-        if kinds:
-            return kinds.pop()
-    return True
-
-
-def matrix_of(adata: AnnData, layer: str | None, *, what: str) -> Any:
-    """Values of a layer, or of ``X``."""
-    if layer is not None and layer not in adata.layers:
-        known = sorted(name for name in adata.layers if name is not None)
-        msg = f"{what} has no layer {layer!r}. Found: {known}. Pass layer=."
-        raise OptionError(msg)
-    values = adata.X if layer is None else adata.layers[layer]
-    if values is None or not adata.n_obs:
-        msg = f"{layer_name(layer)} of {what} holds no cells; expected at least one."
-        raise InputDataError(msg)
-    return values
-
-
-def check_counts(x: Any, *, where: str, whole: bool = True) -> None:
-    """Refuse values that cannot be counts; ``whole=False``: expected counts."""
-    report = inspect_expression(first_rows(x), where=where)
-    if report.n_negative or (whole and report.n_fractional):
-        msg = (
-            f"{where} is read as counts, but holds {report.n_negative:,} negative and "
-            f"{report.n_fractional:,} fractional values (largest: {report.largest:.3g}). Pass "
-            "layer= for the layer that holds counts, or is_counts=False for other values."
-        )
-        raise InputDataError(msg)
-
-
-def _named(given: Any, stored: Any) -> Any:
-    """Argument or, without one, what was stored; an empty text is none, and 0 is a level."""
-    return next((each for each in (given, stored) if each is not None and each != ""), None)
-
-
-def _levels(
-    adata: AnnData, condition_key: str, *, dose_key: str | None, control: str, wanted: str
-) -> NDArray[np.object_]:
-    """Condition of each cell as a model names it; of a level without dose, all doses together."""
-    missing = _column(adata, condition_key).isna()
-    if missing.any():
-        msg = (
-            f"obs[{condition_key!r}] is missing in {int(missing.sum()):,} of {adata.n_obs:,} "
-            f"cells. Fill it, or drop them: "
-            f"adata = adata[adata.obs[{condition_key!r}].notna()].copy()."
-        )
-        raise InputDataError(msg)
-    names = condition_names(
-        adata.obs, condition_key=condition_key, dose_key=dose_key, control=control
-    )
-    found = names.astype(str)
-    if dose_key is not None and wanted is not None and wanted not in set(found):
-        pooled = found.map({name: without_dose(name)[0] for name in found.unique()})
-        found = pooled if wanted in set(pooled) else found
-    return found.to_numpy(dtype=object)
-
-
 def _groups(adata: AnnData, labels_key: str | None) -> NDArray[np.object_]:
     """Group of each cell, None where its label is missing."""
     if labels_key is None:
         return np.full(adata.n_obs, "all cells", dtype=object)
-    labels = _column(adata, labels_key)
+    labels = stored.column_of(adata, labels_key)
     groups = labels.astype(str).to_numpy(dtype=object, copy=True)
     groups[labels.isna().to_numpy()] = None
     return groups
-
-
-def _column(adata: AnnData, key: str) -> "pd.Series[Any]":
-    if key not in adata.obs:
-        msg = f"adata.obs has no column {key!r}. Found: {sorted(map(str, adata.obs.columns))}."
-        raise OptionError(msg)
-    return adata.obs[key]
 
 
 def _call(

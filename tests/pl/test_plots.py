@@ -344,7 +344,7 @@ def test_response_reads_what_embed_and_predict_stored_and_refuses_logarithms(ada
     expected = response_table(adata, predicted)
     adata.layers["counts"] = adata.X.copy()
     adata.X = log_normalise(adata.X)
-    with pytest.raises(InputDataError, match=r"adata.X is read as counts.*is_counts=False"):
+    with pytest.raises(InputDataError, match=r"X of adata is read as counts.*is_counts=False"):
         pl.response(adata, predicted)
     adata.uns["scdisent"]["embed"]["layer"] = "counts"
     pd.testing.assert_frame_equal(response_table(adata, predicted), expected)
