@@ -1,8 +1,7 @@
 """Conditions as a table: what was done to cells, in columns a model can generalise over."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -10,24 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError, OptionError
+from scdisent._names import AT, at_dose, parts_of
 
 Floats = NDArray[np.float32]
-AT = "@"
-"""Between a condition and its dose: ``"drug@0.5"``."""
-
-
-def at_dose(condition: str, dose: float, *, separator: str = "+") -> str:
-    """Name of a condition at a dose; every part of a combination gets it."""
-    number = np.format_float_positional(float(f"{dose:.12g}"), trim="-")  # 1e+06 has a separator
-    return separator.join(f"{part}{AT}{number}" for part in condition.split(separator))
-
-
-def without_dose(condition: str, *, separator: str = "+") -> tuple[str, float]:
-    """Name and dose of a condition; NaN where no part or not every part has the same."""
-    parts = [part.partition(AT) for part in condition.split(separator)]
-    doses = {float(dose) if dose else float("nan") for _, _, dose in parts}
-    name = separator.join(name for name, _, _ in parts)
-    return name, doses.pop() if len(doses) == 1 else float("nan")
 
 
 def condition_names(
@@ -52,7 +36,7 @@ def condition_names(
         return levels
     names = levels.astype(str)
     given = obs[dose_key] if dose_key in obs else pd.Series(np.nan, index=obs.index)
-    dose = pd.to_numeric(given, errors="coerce")
+    dose = _as_written(pd.to_numeric(given, errors="coerce"))
     is_control = names == str(control)
     wrong = ~is_control & ~(dose >= 0)
     if wrong.any():
@@ -65,31 +49,23 @@ def condition_names(
     untreated = is_control | ((dose == 0) & (control is not None))
     pairs = pd.DataFrame({"name": names, "dose": dose, "untreated": untreated})
     code, unique = pd.factorize(pd.MultiIndex.from_frame(pairs))
-    made = [
-        str(control) if rest else at_dose(name, x, separator=separator) for name, x, rest in unique
-    ]
+    made = []
+    for name, x, is_rest in unique:
+        parts = parts_of(name, control=str(control), separator=separator)  # "A+control" is A
+        is_control = is_rest or parts == [str(control)]
+        joined = separator.join(parts)
+        made.append(str(control) if is_control else at_dose(joined, x, separator=separator))
     found = pd.Categorical(np.array(made, dtype=object)[code])
     return pd.Series(found, index=obs.index, name=condition_key)
 
 
-def parts_of(condition: str, *, control: str | None = None, separator: str = "+") -> list[str]:
-    """Parts of a condition as they are named; the control is one only by itself."""
-    return [part for part in condition.split(separator) if part != control] or [str(control)]
-
-
-def same_set(
-    condition: str, known: Iterable[str], *, control: str | None = None, separator: str = "+"
-) -> str:
-    """Known name of a condition of the same parts in any order, else its parts joined.
-
-    ``"B+A"`` is known as ``"A+B"``, and ``"A+control"`` as ``"A"``.
-    """
-    known = list(known)
-    if condition in known:
-        return condition
-    named = partial(parts_of, control=control, separator=separator)
-    alike = (name for name in known if sorted(named(name)) == sorted(named(condition)))
-    return next(alike, separator.join(named(condition)))
+def _as_written(dose: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Doses of half precision as they were written: 0.1, not 0.10000000149."""
+    if dose.dtype.kind != "f" or dose.dtype.itemsize == 8:
+        return dose
+    values, index = np.unique(dose.to_numpy(), return_inverse=True)
+    exact = np.array([float(str(x)) for x in values])
+    return pd.Series(exact[index], index=dose.index)
 
 
 @dataclass(frozen=True)
@@ -147,6 +123,7 @@ class ConditionTable:
         self.embedding = None
         if embedding is not None:
             self.embedding = embedding.set_axis(embedding.index.astype(str), axis=0).astype(float)
+            self.embedding.columns = self.embedding.columns.astype(str)
         self._check()
 
     def _check(self) -> None:
@@ -159,6 +136,10 @@ class ConditionTable:
         if lost:
             msg = f"condition_table has missing values in {lost}. Fill them, or drop the column."
             raise InputDataError(msg)
+        endless = [c for c in self.numbers if not np.isfinite(self.frame[c].astype(float)).all()]
+        if endless:
+            msg = f"condition_table holds infinite values in {endless}. Correct them."
+            raise InputDataError(msg)
         unknown = {*self.units, *filter(None, [self.dose])} - set(self.frame.columns)
         if unknown:
             msg = (
@@ -166,9 +147,15 @@ class ConditionTable:
                 f"{list(self.frame.columns)}. Correct dose= or units=."
             )
             raise InputDataError(msg)
-        if self.dose is not None and not (self.frame[self.dose].astype(float) >= 0).all():
-            msg = f"doses must be at least 0, but column {self.dose!r} holds negative ones."
-            raise InputDataError(msg)
+        if self.dose is not None:
+            doses = pd.to_numeric(self.frame[self.dose], errors="coerce")
+            if not ((doses >= 0) & np.isfinite(doses)).all():
+                wrong = self.frame[self.dose][~((doses >= 0) & np.isfinite(doses))].iloc[0]
+                msg = (
+                    f"doses are numbers of at least 0, not negative, text or infinite; column "
+                    f"{self.dose!r} holds {wrong}."
+                )
+                raise InputDataError(msg)
         if self.embedding is not None:
             missing = [name for name in names if name not in self.embedding.index]
             if missing:
@@ -221,7 +208,7 @@ class ConditionTable:
 
     def row(self, part: str) -> str:
         """Name of the row of a part: what stands before its dose."""
-        return part if part in self.frame.index else part.split(AT)[0]
+        return part if part in self.frame.index else part.rpartition(AT)[0] or part
 
     def dose_of(self, part: str) -> float:
         """Dose of a part: the one in its name, else that of its row, else 1."""
@@ -339,7 +326,16 @@ class ConditionTable:
     def _vectors_with(self, embedding: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
         """Vectors of the rows of the table, and of new ones; there may be more of both."""
         new = embedding.set_axis(embedding.index.astype(str), axis=0)
+        new.columns = new.columns.astype(str)
         known = cast("pd.DataFrame", self.embedding)
+        if new.shape[1] != known.shape[1]:
+            msg = (
+                f"the new embedding has {new.shape[1]} columns; that of the table has "
+                f"{known.shape[1]}. Give vectors of the same space."
+            )
+            raise InputDataError(msg)
+        if set(new.columns) != set(known.columns):  # names that say nothing: by position
+            new = new.set_axis(known.columns, axis=1)
         return pd.concat([known[known.index.isin(self.frame.index)], new[new.index.isin(names)]])
 
     def to_dict(self) -> dict[str, Any]:
@@ -357,18 +353,19 @@ class ConditionTable:
         }
         if self.embedding is not None:
             stored["embedding"] = self.embedding.loc[self.frame.index].to_numpy().tolist()
+            stored["embedding_columns"] = list(map(str, self.embedding.columns))
         return stored
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "ConditionTable":
         """Counterpart of :meth:`to_dict`."""
         index = pd.Index(stored["index"])
-        vectors = stored.get("embedding")
+        vectors, columns = stored.get("embedding"), stored.get("embedding_columns")
         return cls(
             pd.DataFrame(stored["columns"], index=index),
             dose=stored["dose"],
             units=stored["units"],
-            embedding=None if vectors is None else pd.DataFrame(vectors, index=index),
+            embedding=None if vectors is None else pd.DataFrame(vectors, index, columns),
             separator=stored["separator"],
         )
 
@@ -386,7 +383,7 @@ class ConditionTable:
 
 
 def _read_dose(part: str) -> float:
-    dose = part.split(AT)[1]
+    dose = part.rpartition(AT)[2]
     try:
         found = float(dose)
     except ValueError:

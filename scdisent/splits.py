@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError, OptionError
-from scdisent.conditions import condition_names, parts_of, same_set, without_dose
+from scdisent._names import dose_text, parts_of, set_key, without_dose
+from scdisent.conditions import condition_names
 
 __all__ = [
     "MIN_CELLS",
@@ -81,6 +82,7 @@ def leave_out(
     dose_key: str | None = None,
     labels_key: str | None = None,
     conditions: Sequence[str] | None = None,
+    separator: str = "+",
     min_cells: int = MIN_CELLS,
 ) -> list[Split]:
     """Hide the treated cells of one cell type, donor or cell line at a time.
@@ -101,6 +103,8 @@ def leave_out(
         Ask for each of these groups of the hidden cells by itself, as cell types of a donor.
     conditions
         Hide cells under these only: the rest of the group stays in training. None: under all.
+    separator
+        Between the parts of a combination, which are named in any order.
     min_cells
         Fewest source and target cells of a question.
 
@@ -113,8 +117,10 @@ def leave_out(
     InputDataError
         If a column is missing or no question has enough cells.
     """
-    condition = _conditions(obs, condition_key, dose_key, control)
-    level, chosen = _column(obs, by), _levels(conditions, condition, control)
+    control = str(control)
+    condition = _conditions(obs, condition_key, dose_key, control, separator)
+    chosen = _levels(conditions, condition, control, separator)
+    level = _column(obs, by)
     inner = None if labels_key is None else _column(obs, labels_key)
     splits = []
     for name in sorted(set(level)):
@@ -173,21 +179,23 @@ def leave_conditions_out(
         If a column or condition is missing, the control is among the hidden, or no question has
         enough cells.
     """
-    condition = _conditions(obs, condition_key, dose_key, control)
+    control = str(control)
+    condition = _conditions(obs, condition_key, dose_key, control, separator)
     folds = groups if isinstance(groups, Mapping) else {str(name): [name] for name in groups}
     strata = {"": np.ones(len(obs), dtype=bool)}
     if labels_key is not None:
         label = _column(obs, labels_key)
         strata = {name: label == name for name in sorted(set(label))}
-    splits, known = [], sorted(set(condition))
+    key = partial(set_key, control=control, separator=separator)
+    splits, known = [], {name: key(name) for name in sorted(set(condition))}
     for name, levels in folds.items():
         hidden = [str(level) for level in levels]
-        wrong = [c for c in hidden if c == control or c not in condition]
+        keys = {key(level) for level in hidden}
+        wrong = [c for c in hidden if c == control or key(c) not in known.values()]
         if wrong:
             msg = f"split {name!r} hides {wrong}, which are the control or have no cells."
             raise InputDataError(msg)
-        named = partial(same_set, known=hidden, control=control, separator=separator)
-        names = [c for c in known if named(c) in hidden]
+        names = [c for c, own in known.items() if own in keys]
         asked = _questions(condition, names, strata, control=control, min_cells=min_cells)
         if asked:
             splits.append(Split(name, ~np.isin(condition, names), asked))
@@ -222,7 +230,7 @@ def combination_folds(
     Conditions by the name of their fold.
     """
     sets: dict[tuple[str, ...], str] = {}
-    for name in sorted({str(name) for name in conditions}):
+    for name in _names(conditions):
         parts = parts_of(name, control=control, separator=separator)
         sets.setdefault(tuple(sorted(parts)), name)
     pairs = [
@@ -253,7 +261,7 @@ def condition_folds(
     -------
     Conditions by the name of their fold.
     """
-    return _folds(sorted({str(name) for name in conditions} - {control}), n_folds, seed)
+    return _folds([n for n in _names(conditions) if n != str(control)], n_folds, seed)
 
 
 def dose_folds(
@@ -280,7 +288,9 @@ def dose_folds(
     if len(levels) < (2 if extrapolate else 3):
         msg = f"doses {levels} leave none to hide. Give at least {2 if extrapolate else 3} above 0."
         raise OptionError(msg)
-    return {f"dose {dose:g}": [n for n, d in doses.items() if d == dose] for dose in chosen}
+    return {
+        f"dose {dose_text(dose)}": [n for n, d in doses.items() if d == dose] for dose in chosen
+    }
 
 
 def _questions(
@@ -312,26 +322,55 @@ def _column(obs: pd.DataFrame, name: str) -> NDArray[np.object_]:
     if name not in obs:
         msg = f"obs has no column {name!r}. Found: {sorted(map(str, obs.columns))}."
         raise InputDataError(msg)
+    n_missing = int(obs[name].isna().sum())
+    if n_missing:
+        msg = (
+            f"obs[{name!r}] is missing in {n_missing:,} of {len(obs):,} cells, which no split can "
+            f"place. Fill it, or drop them: adata = adata[adata.obs[{name!r}].notna()].copy()."
+        )
+        raise InputDataError(msg)
     return obs[name].astype(str).to_numpy(dtype=object)
 
 
+def _names(conditions: Iterable[str]) -> list[str]:
+    """Names of conditions in order, each once."""
+    found = list(conditions)
+    if any(pd.isna(name) for name in found):
+        msg = "conditions holds missing values. Pass the names alone: obs[...].dropna().unique()."
+        raise InputDataError(msg)
+    return sorted({str(name) for name in found})
+
+
 def _conditions(
-    obs: pd.DataFrame, condition_key: str, dose_key: str | None, control: str
+    obs: pd.DataFrame, condition_key: str, dose_key: str | None, control: str, separator: str
 ) -> NDArray[np.object_]:
-    for name in filter(None, (condition_key, dose_key)):
-        _column(obs, name)
-    names = condition_names(obs, condition_key=condition_key, dose_key=dose_key, control=control)
+    _column(obs, condition_key)
+    if dose_key is not None and dose_key not in obs:
+        _column(obs, dose_key)  # says which columns there are; a control needs no dose
+    names = condition_names(
+        obs,
+        condition_key=condition_key,
+        dose_key=dose_key,
+        control=control,
+        separator=separator,
+    )
     return names.astype(str).to_numpy(dtype=object)
 
 
-def _levels(chosen: Sequence[str] | None, condition: NDArray[np.object_], control: str) -> set[str]:
-    """Conditions to hide cells of."""
+def _levels(
+    chosen: Sequence[str] | None, condition: NDArray[np.object_], control: str, separator: str
+) -> set[str]:
+    """Conditions to hide cells of, in all orders of their parts."""
     known = set(condition) - {control}
-    wrong = sorted({str(name) for name in chosen or ()} - known)
+    if chosen is None:
+        return known
+    key = partial(set_key, control=control, separator=separator)
+    keys = {key(str(name)): str(name) for name in chosen}
+    wrong = sorted(set(keys.values()) - {keys.get(key(name)) for name in known})
     if wrong:
         msg = f"conditions={wrong} are the control or have no cells. Found: {sorted(known)[:20]}."
         raise InputDataError(msg)
-    return known if chosen is None else {str(name) for name in chosen}
+    return {name for name in known if key(name) in keys}
 
 
 def _some(splits: list[Split], *, by: str, min_cells: int) -> list[Split]:

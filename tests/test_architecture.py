@@ -14,6 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_data_registry" not in
 LAYERS = {
     "_constants": 0,
     "_errors": 0,
+    "_names": 0,
     "_whole": 0,
     "conditions": 1,
     "splits": 2,

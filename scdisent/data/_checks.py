@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scdisent._errors import InputDataError, ScDisentWarning, SetupError
-from scdisent.conditions import parts_of
+from scdisent._names import set_key
 
 MAX_ROWS_CHECKED_ON_DISK = 10_000
 
@@ -211,6 +211,10 @@ def check_numbers(adata: AnnData, columns: Sequence[str]) -> None:
                 "under categorical_covariate_keys."
             )
             raise SetupError(msg)
+        n_endless = int(np.isinf(adata.obs[column].to_numpy(dtype=float)).sum())
+        if n_endless:
+            msg = f"adata.obs[{column!r}] is infinite in {n_endless:,} cells. Correct or drop them."
+            raise SetupError(msg)
 
 
 def check_dose(adata: AnnData, *, dose_key: str, condition_key: str | None) -> None:
@@ -273,11 +277,13 @@ def warn_if_confounded(obs: pd.DataFrame, *, condition_key: str, others: Sequenc
         warnings.warn(msg, ScDisentWarning, stacklevel=4)
 
 
-def warn_if_named_twice(conditions: "pd.Series[Any]", *, control: str | None) -> None:
+def warn_if_named_twice(
+    conditions: "pd.Series[Any]", *, control: str | None, separator: str = "+"
+) -> None:
     """Warn of combinations that differ in nothing but the order of their parts."""
     sets: dict[tuple[str, ...], list[str]] = {}
     for name in sorted(set(conditions.astype(str))):
-        sets.setdefault(tuple(sorted(parts_of(name, control=control))), []).append(name)
+        sets.setdefault(set_key(name, control=control, separator=separator), []).append(name)
     twice = [names for names in sets.values() if len(names) > 1]
     if twice:
         msg = (

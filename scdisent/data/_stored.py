@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from scdisent._constants import UNS_KEY
 from scdisent._errors import InputDataError, OptionError
-from scdisent.conditions import condition_names, without_dose
+from scdisent._names import without_dose
+from scdisent.conditions import condition_names
 from scdisent.data._checks import first_rows, inspect_expression, layer_name
 
 COUNTS = ("nb", "zinb", "poisson")

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from scdisent._errors import OptionError, one_of
-from scdisent.conditions import ConditionTable, same_set
+from scdisent._names import same_set
+from scdisent.conditions import ConditionTable
 from scdisent.effects._groups import AUTO, group_effect, smoother
 from scdisent.effects._table import EffectTable, Floats
 

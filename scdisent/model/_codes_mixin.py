@@ -1,12 +1,14 @@
 """Codes of conditions that were not in training, computed from what is known of them."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from scdisent._errors import OptionError, SetupError
-from scdisent.conditions import AT, EncodedConditions, at_dose, same_set
+from scdisent._names import AT, at_dose, same_set, without_dose
+from scdisent.conditions import EncodedConditions
 from scdisent.data import _registry as reg
 from scdisent.model._base import DisentModel
 from scdisent.nn import ConditionCode, ConditionInputs
@@ -65,6 +67,9 @@ class CodesMixin(DisentModel):
         if dose is not None:
             if dose == 0 and self.control is not None:
                 return str(self.control)
+            if not math.isnan(without_dose(condition, separator=separator)[1]):
+                msg = f"condition={condition!r} names a dose already. Leave dose= out, or the name."
+                raise OptionError(msg)
             return known_as(at_dose(condition, dose, separator=separator))
         if reg.setup_argument(self.registry_, "dose_key") is None or condition in self.conditions:
             return condition

@@ -22,7 +22,7 @@ from scdisent._errors import (
     SetupError,
     one_of,
 )
-from scdisent.conditions import without_dose
+from scdisent._names import without_dose
 from scdisent.data import _registry as reg
 from scdisent.data import conditions_of
 from scdisent.effects import EffectTable
@@ -273,7 +273,7 @@ class PredictMixin(CodesMixin, EffectMixin):
         if reference is None and key in source.obs:
             names = conditions_of(source.obs, self.registry_)
             codes = {v: self.condition_code(v, argument="source condition") for v in names.unique()}
-            return names.map(codes).to_numpy(dtype=np.int64)
+            return names.map(codes).to_numpy(dtype=np.int64, copy=True)
         name = self.control if reference is None else reference
         if name is None:
             msg = (

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from scdisent._errors import InputDataError
-from scdisent.conditions import AT
+from scdisent._names import AT
 from scdisent.data._stored import are_counts, levels_of, named, record
 from scdisent.metrics._response import correlation, explained, mean_and_variance, welch_t
 from scdisent.pl._figure import BLUE, GREY, ORANGE, Drawn, finish, panels, stored, tidy

@@ -313,6 +313,18 @@ def test_size_factors_must_be_positive(cells, bad):
 
 
 @pytest.mark.parametrize("argument", ["size_factor_key", "continuous_covariate_keys"])
+def test_numbers_without_end_are_counted_and_refused(cells, argument):
+    cells.obs["depth"] = np.where(np.arange(60) < 2, np.inf, 1.0)
+    given = "depth" if argument == "size_factor_key" else ["depth"]
+    assert_refused(cells, SetupError, "'depth'", "infinite in 2 cells", **{argument: given})
+
+
+def test_levels_of_text_and_numbers_are_refused_and_nothing_is_written(cells):
+    cells.obs["plate"] = pd.Series([1, 1, "x", "x"] * 15, index=cells.obs_names, dtype=object)
+    assert_refused(cells, SetupError, "text and numbers", "astype(str)", batch_key="plate")
+
+
+@pytest.mark.parametrize("argument", ["size_factor_key", "continuous_covariate_keys"])
 def test_numbers_must_be_numbers(cells, argument):
     value = ["donor"] if argument.endswith("s") else "donor"
     words = ("adata.obs['donor']", "numbers")

@@ -156,6 +156,8 @@ def test_misuse_is_refused():
         model.predict(adata, condition="stimulated")
     with pytest.raises(OptionError, match="must be a dose of at least 0"):
         model.predict(adata, condition="stimulated", dose=-1.0)
+    with pytest.raises(OptionError, match="names a dose already"):
+        model.predict(adata, condition="stimulated@1", dose=1.0)
 
 
 def test_a_name_without_a_dose_is_not_taken_for_dose_one(dosed):

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from scdisent._errors import InputDataError, OptionError
-from scdisent.conditions import ConditionTable, as_table, at_dose, same_set, without_dose
+from scdisent._names import at_dose, same_set, without_dose
+from scdisent.conditions import ConditionTable, as_table, condition_names
 
 
 @pytest.fixture
@@ -143,3 +144,54 @@ def test_large_doses_have_names_without_a_separator():
     assert without_dose(at_dose("a", 1e-7)) == ("a", 1e-7)
     assert at_dose("a", 0.1) == "a@0.1"
     assert without_dose("a@1_b@1", separator="_") == ("a_b", 1.0)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, int])
+def test_doses_are_named_as_they_were_written(kind):
+    values = [1, 3] if kind is int else [0.1, 0.3]
+    obs = pd.DataFrame({"condition": ["drug", "drug", "control"], "dose": [*values, 0]})
+    obs["dose"] = obs["dose"].astype(kind)
+    names = condition_names(obs, condition_key="condition", dose_key="dose", control="control")
+    assert list(names) == [f"drug@{values[0]}", f"drug@{values[1]}", "control"]
+    assert at_dose("drug", kind(values[0])) == names[0]
+    assert same_set(f"drug@{values[1]}0" if kind is not int else "drug@3.0", names) == names[1]
+
+
+def test_a_control_in_a_combination_has_no_dose():
+    obs = pd.DataFrame({"condition": ["ctrl", "A+ctrl", "A+B", "ctrl+ctrl"], "dose": 1.0})
+    names = condition_names(obs, condition_key="condition", dose_key="dose", control="ctrl")
+    assert list(names) == ["ctrl", "A@1", "A@1+B@1", "ctrl"]
+
+
+def test_a_name_may_hold_the_sign_of_doses():
+    assert at_dose("IFN@home", 1) == "IFN@home@1"
+    assert without_dose("IFN@home@1") == ("IFN@home", 1.0)
+    name, dose = without_dose("IFN@home")
+    assert name == "IFN@home"
+    assert np.isnan(dose)
+    table = ConditionTable(pd.DataFrame({"kind": ["x"]}, index=["IFN@home"]))
+    assert table.row("IFN@home@1") == "IFN@home"
+    assert table.dose_of("IFN@home@0.5") == 0.5
+
+
+def test_a_table_that_was_saved_takes_further_vectors():
+    frame = pd.DataFrame({"n": [1.0, 2.0]}, index=["p", "q"])
+    vectors = pd.DataFrame([[0.0, 1.0], [2.0, 3.0]], index=["p", "q"], columns=["a", "b"])
+    read = ConditionTable.from_dict(ConditionTable(frame, embedding=vectors).to_dict())
+    row = pd.DataFrame({"n": [3.0]}, index=["r"])
+    swapped = pd.DataFrame([[5.0, 4.0]], index=["r"], columns=["b", "a"])
+    assert read.with_rows(row, embedding=swapped).embedding.loc["r"].tolist() == [4.0, 5.0]
+    by_place = pd.DataFrame([[4.0, 5.0]], index=["r"], columns=[0, 1])
+    assert read.with_rows(row, embedding=by_place).embedding.loc["r"].tolist() == [4.0, 5.0]
+    with pytest.raises(InputDataError, match="has 1 columns; that of the table has 2"):
+        read.with_rows(row, embedding=by_place[[0]])
+
+
+@pytest.mark.parametrize(
+    ("column", "options"),
+    [([1.0, np.inf], {}), (["low", "high"], {"dose": "n"}), ([0.5, np.inf], {"dose": "n"})],
+)
+def test_numbers_of_a_table_are_finite(column, options):
+    frame = pd.DataFrame({"n": column}, index=["p", "q"])
+    with pytest.raises(InputDataError, match=r"infinite"):
+        ConditionTable(frame, **options)

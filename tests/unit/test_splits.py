@@ -147,3 +147,60 @@ def test_a_split_that_leaks_cannot_be_made():
 def test_what_cannot_be_asked_is_refused(call, message):
     with pytest.raises(InputDataError, match=message):
         call(design())
+
+
+def test_a_twin_of_a_combination_is_hidden_with_it():
+    obs = design(600, conditions=("control", "a", "a+b", "b+a"))
+    for asked in ("a+b", "b+a"):
+        for split in splits.leave_out(obs, "cell_type", **KEYS, conditions=[asked], min_cells=1):
+            inside = obs["cell_type"] == split.name
+            seen = set(obs["condition"][split.train & inside])
+            assert seen == {"control", "a"}
+    without = obs[obs["condition"] != "b+a"]
+    assert splits.leave_out(without, "cell_type", **KEYS, conditions=["b+a"], min_cells=1)
+    named = {"condition_key": "condition", "control": "control", "separator": "|"}
+    other = obs.assign(condition=obs["condition"].astype(str).str.replace("+", "|"))
+    (split, *_) = splits.leave_out(other, "cell_type", **named, conditions=["b|a"], min_cells=1)
+    assert not set(other["condition"][~split.train]) - {"a|b", "b|a"}
+
+
+@pytest.mark.parametrize("column", ["condition", "cell_type"])
+def test_cells_that_cannot_be_placed_are_counted(column):
+    obs = design(200)
+    obs[column] = obs[column].astype(object).where(np.arange(200) > 6, None)
+    with pytest.raises(InputDataError, match=rf"obs\['{column}'\] is missing in 7 of 200 cells"):
+        splits.leave_out(obs, "cell_type", **KEYS)
+    with pytest.raises(InputDataError, match="missing values"):
+        splits.condition_folds(["a", None, "b"], control="control", n_folds=2)
+
+
+def test_a_control_that_is_a_number_is_the_control():
+    obs = design(300, conditions=("0", "1", "2"))
+    obs["condition"] = obs["condition"].astype(str).astype(int)
+    keys = {"condition_key": "condition", "control": 0, "min_cells": 1}
+    for split in splits.leave_out(obs, "cell_type", **keys):
+        assert {question.condition for question in split.questions} == {"1", "2"}
+    assert len(splits.leave_conditions_out(obs, [1, 2], **keys)) == 2
+    folds = splits.condition_folds([0, 1, 2], control=0, n_folds=2)
+    assert sorted(sum(folds.values(), [])) == ["1", "2"]
+
+
+def test_large_doses_are_folds_of_their_own():
+    folds = splits.dose_folds({"a": 1.0, "b": 1_000_000, "c": 1_000_001, "d": 2_000_000})
+    assert folds == {"dose 1000000": ["b"], "dose 1000001": ["c"]}
+
+
+def test_doses_of_combinations_with_another_separator():
+    obs = design(300, conditions=("control", "a", "b", "a|b")).assign(dose=1.0)
+    (split,) = splits.leave_conditions_out(
+        obs, ["b@1|a@1.0"], **KEYS, dose_key="dose", separator="|", min_cells=1
+    )
+    assert set(obs["condition"][~split.train]) == {"a|b"}
+
+
+def test_many_perturbations_are_split_at_once():
+    names = np.array(["control", *(f"g{i}" for i in range(3_000))])
+    obs = pd.DataFrame({"condition": np.repeat(names, 2)})
+    folds = splits.condition_folds(names, control="control", n_folds=3)
+    found = splits.leave_conditions_out(obs, folds, **KEYS, min_cells=1)
+    assert [len(split.questions) for split in found] == [1_000] * 3
