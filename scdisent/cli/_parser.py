@@ -135,7 +135,8 @@ def _train(verbs: Any) -> None:
         default="nb",
         metavar="NAME",
         help="nb, zinb or poisson for raw counts, normal for log or real values, bernoulli for "
-        "zeros and ones, continuous_bernoulli for values between; default: %(default)s",
+        "zeros and ones, continuous_bernoulli for values between (mixed tables: in Python only); "
+        "default: %(default)s",
     )
     parser.add_argument(
         "--preset",
@@ -148,7 +149,7 @@ def _train(verbs: Any) -> None:
         "--max-epochs",
         type=positive,
         metavar="N",
-        help="passes over the cells; default: as many as make about 1,000 steps",
+        help="passes over the cells; default: as many as make about 1,000 steps, 20 to 400",
     )
     _add_seed(parser, "of weights, split and order")
     parser.add_argument(
@@ -172,11 +173,7 @@ def _predict(verbs: Any) -> None:
         metavar="NAME",
         help="counts: whole numbers, with noise; mean: their expectation; default: %(default)s",
     )
-    parser.add_argument(
-        "--anchor",
-        metavar="NAME",
-        help="closed form inside the prediction: auto, a name of the docs, or none; default: auto",
-    )
+    _add_anchor(parser)
     parser.add_argument(
         "--n-samples",
         type=positive,
@@ -186,6 +183,16 @@ def _predict(verbs: Any) -> None:
     )
     _add_seed(parser, "of the draws")
     _add_output(parser)
+
+
+def _add_anchor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--anchor",
+        metavar="NAME",
+        help="closed form inside the prediction: auto, a name of the docs, or none (the network "
+        "alone); default: that of the model, auto for discover with cell types or a condition "
+        "without cells, else none",
+    )
 
 
 def _score(verbs: Any) -> None:
@@ -210,7 +217,12 @@ def _evaluate(verbs: Any) -> None:
     parser = _verb(verbs, "evaluate", run=f"{VERBS}:evaluate", about=about)
     _add_input(parser)
     _add_model(parser)
-    _add_condition(parser, reference="condition to start from; default: the control of the model")
+    _add_condition(
+        parser,
+        reference="condition to start from; default: the control of the model",
+        condition="condition to predict, with a dose as NAME@DOSE",
+    )
+    _add_anchor(parser)
     parser.add_argument(
         "--training",
         type=Path,
@@ -328,8 +340,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_condition(parser: argparse.ArgumentParser, *, reference: str) -> None:
-    parser.add_argument("--condition", required=True, metavar="NAME", help="condition to predict")
+def _add_condition(
+    parser: argparse.ArgumentParser, *, reference: str, condition: str = "condition to predict"
+) -> None:
+    parser.add_argument("--condition", required=True, metavar="NAME", help=condition)
     parser.add_argument("--reference", metavar="NAME", help=reference)
     parser.add_argument(
         "--cells", metavar="COLUMN=LEVEL", help="only the cells with this level of an obs column"

@@ -6,6 +6,7 @@ from typing import Any
 
 import scdisent
 from scdisent import ScDisentError
+from scdisent._names import same_set
 from scdisent.cli._files import (
     FileError,
     read_cells,
@@ -50,11 +51,16 @@ def predict(args: Namespace) -> None:
     cells = chosen_cells(read_cells(args.input), args.cells)
     names = ("condition", "reference", "dose", "kind", "n_samples", "seed")
     options = {name: getattr(args, name) for name in names}
-    if args.anchor is not None:
-        options["anchor"] = None if args.anchor == "none" else args.anchor
-    predicted = model.predict(cells, **options)
+    predicted = model.predict(cells, **options, **anchor_of(args))
     write_cells(predicted, args.out)
     _say_where(args.out)
+
+
+def anchor_of(args: Namespace) -> dict[str, Any]:
+    """Closed form inside a prediction, where one was named."""
+    if args.anchor is None:
+        return {}
+    return {"anchor": None if args.anchor == "none" else args.anchor}
 
 
 def score(args: Namespace) -> None:
@@ -85,11 +91,12 @@ def evaluate(args: Namespace) -> None:
     reference = args.reference or model.control
     cells = chosen_cells(adata, args.cells)
     control, observed = (of_condition(cells, model, name) for name in (reference, args.condition))
+    options = {"condition": args.condition, "reference": reference, **anchor_of(args)}
     for own in (control, observed):  # may be of another model, and this one names its layer
         own.uns.pop("scdisent", None)
     table = scdisent.tl.evaluate_response(
         observed,
-        model.predict(control, condition=args.condition, reference=reference, seed=args.seed),
+        model.predict(control, seed=args.seed, **options),
         control,
         baselines=None if args.training is None else closed_forms(model, args.training),
         layer=model.registry_["setup_args"]["layer"],
@@ -184,6 +191,9 @@ def chosen_cells(adata: Any, rule: str | None) -> Any:
 def of_condition(cells: Any, model: Any, name: str | None) -> Any:
     """Cells under a condition as the model names it."""
     levels = conditions_of(cells.obs, model.registry_).astype(str)
+    table = model.condition_table
+    separator = "+" if table is None else table.separator
+    name = same_set(str(name), levels.unique(), control=model.control, separator=separator)
     if name not in set(levels):
         msg = f"no cell has the condition {name!r}. Found: {sorted(levels.unique())[:20]}."
         raise ScDisentError(msg)

@@ -128,6 +128,11 @@ def test_evaluate_writes_the_table_of_the_library(folder, tmp_path, capsys):
     for found in (stored, pd.read_csv(csv)):
         assert list(found["method"]) == list(expected["method"])
         np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-6)
+    alone = ("--anchor", "none", "--out", out, "--table", csv, "--overwrite")
+    assert run("evaluate", folder / "cells.h5ad", *asked, "--cells", "donor=donor_1", *alone) == 0
+    predicted = model.predict(control, condition="stimulated", anchor=None, seed=2)
+    expected = scdisent.tl.evaluate_response(observed, predicted, control, seed=2)
+    np.testing.assert_allclose(pd.read_csv(csv)["value"], expected["value"], rtol=1e-6)
     assert run("report", folder / "model", "--data", out, "-o", page) == 0
     assert "Response: predictions, baselines, ceiling" in page.read_text(encoding="utf-8")
 
