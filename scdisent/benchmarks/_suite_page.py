@@ -144,9 +144,10 @@ def _draw(
         ax.plot(x[0], y[0], marker, ms=5, color=color)
         ax.plot(x[1:], [y[0]] * 2, color=color, lw=1)
         ax.plot([x[0]] * 2, y[1:], color=color, lw=1)
+    means = rows.groupby("method")[[across, up]].mean()  # intervals of few seeds may leave the axes
     if across in CHANCE:
-        ax.set_xlim(right=1.02)
-    ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
+        ax.set_xlim(min(chance, means[across].min()) - 0.05, 1.02)
+    ax.set_ylim(min(0, means[up].min() - 0.05), 1.05)
     ax.set_xlabel(TITLES[across], fontsize=9)
     ax.set_ylabel(TITLES[up], fontsize=9)
 

@@ -26,8 +26,9 @@ def record(adata: AnnData, name: str, *, key: str = UNS_KEY) -> Mapping[str, Any
 
 
 def layer_of(adata: AnnData, layer: str | None, *, key: str = UNS_KEY) -> str | None:
-    """Layer that was asked for, else the one that ``tl.embed`` stored; None: ``X``."""
-    return named(layer, record(adata, "embed", key=key).get("layer"))
+    """Layer that was asked for, else the one that ``tl.embed`` stored, if there; None: ``X``."""
+    embedded = record(adata, "embed", key=key).get("layer")
+    return named(layer, embedded if embedded in adata.layers else None)
 
 
 def are_counts(

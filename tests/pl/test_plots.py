@@ -355,7 +355,7 @@ def test_response_reads_what_embed_and_predict_stored_and_refuses_logarithms(ada
     plain.X = log_normalise(plain[:, predicted.var_names].X)
     plain.uns["scdisent"]["prediction"]["likelihood"] = "normal"
     pd.testing.assert_frame_equal(response_table(adata, plain), expected)
-    with pytest.raises(InputDataError, match="predicted.X holds no cells"):
+    with pytest.raises(InputDataError, match="X of predicted holds no cells"):
         pl.response(adata, predicted[:0].copy())
 
 
