@@ -26,9 +26,8 @@ def without_dose(condition: str, *, separator: str = "+") -> tuple[str, float]:
     """Name and dose of a condition; NaN where no part or not every part has the same."""
     parts = [_cut(part) for part in condition.split(separator)]
     doses = {dose for _, dose in parts}
-    return separator.join(name for name, _ in parts), (
-        doses.pop() if len(doses) == 1 else float("nan")
-    )
+    name = separator.join(name for name, _ in parts)
+    return name, doses.pop() if len(doses) == 1 else NO_DOSE
 
 
 def _cut(part: str) -> tuple[str, float]:
