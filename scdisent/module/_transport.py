@@ -1,5 +1,6 @@
 """What generators whose latents a condition moves have in common."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,9 +84,9 @@ class TransportModule(DisentModule):
             image_shape=image_shape,
         )
 
+    @abstractmethod
     def law_of_codes(self, cells: Cells) -> Normal:
         """Law of all latents of real cells, in use or not, ``(n_cells, n_codes)``."""
-        raise NotImplementedError
 
     @property
     def n_latents(self) -> dict[str, int]:
