@@ -36,6 +36,7 @@ from scdisent.model._common import (
     at_least,
     cuda_devices,
     default_epochs,
+    heirs,
     need_cells,
     resolve_seed,
     subset,
@@ -134,6 +135,12 @@ class DisentModel(BaseModelClass):
         setup_method_args["setup_args"] = {name: plain(value) for name, value in given.items()}
         manager = build_manager(adata, setup_method_args, source_registry=source_registry)
         cls.register_manager(manager)
+
+    @classmethod
+    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+        """Serve all models of the package: they read the same fields."""
+        for model in heirs(DisentModel):
+            super(DisentModel, model).register_manager(adata_manager)
 
     @classmethod
     def _get_most_recent_anndata_manager(

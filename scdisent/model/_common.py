@@ -1,7 +1,7 @@
 """Small things that all models need: cells, seeds, epochs, devices."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scvi import settings
 
 from scdisent._errors import InputDataError, OptionError
+
+T = TypeVar("T")
 
 
 def need_cells(adata: AnnData) -> AnnData:
@@ -79,3 +81,10 @@ def at_least(lowest: int, **given: int | None) -> None:
         if value is not None and value < lowest:
             msg = f"{name}={value}: expected at least {lowest}, or leave it out for the default."
             raise OptionError(msg)
+
+
+def heirs(cls: type[T]) -> Iterator[type[T]]:
+    """Every class made from this one, those of users too."""
+    for child in cls.__subclasses__():
+        yield child
+        yield from heirs(child)

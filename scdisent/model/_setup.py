@@ -13,7 +13,6 @@ from scdisent.model._cggan import CGGAN
 from scdisent.model._cgvae import CGVAE
 from scdisent.model._discover import DISCoVeR
 from scdisent.model._files import load_folder
-from scdisent.model._manager import build_manager, plain, plain_table
 from scdisent.model._shift import ShiftModel
 
 MODELS: tuple[type[DisentModel], ...] = (DISCoVeR, CGVAE, CGGAN, BFVAE)
@@ -75,14 +74,8 @@ def setup_anndata(
     SetupError, InputDataError
         With what was expected, what was found and what to do; nothing is written then.
     """
-    arguments = {key: plain(value) for key, value in locals().items() if key != "adata"}
-    arguments["condition_table"] = plain_table(condition_table)
-    first = MODELS[0]
-    manager = build_manager(
-        adata, first._get_setup_method_args(cls=first, adata=adata, **arguments)
-    )
-    for model in REGISTERED:
-        model.register_manager(manager)
+    arguments = locals()
+    MODELS[0].setup_anndata(**arguments)
 
 
 def load(dir_path: str | Path, adata: AnnData | None = None, *, device: str = "cpu") -> DisentModel:

@@ -99,6 +99,15 @@ def test_with_cells_attached_it_works_and_trains_as_before(kit, nb_model, folder
     assert np.abs(codes(loaded) - codes(nb_model)).max() > 1e-3
 
 
+def test_cells_attached_to_a_loaded_model_serve_every_other_class(kit, nb_model, folder):
+    query = kit.query(nb_model.adata)
+    loaded = scdisent.load(folder, query)
+    shift = scdisent.ShiftModel(query)
+    shift.train()
+    assert shift.conditions == loaded.conditions
+    assert kit.build(scdisent.BFVAE, query).adata is query
+
+
 def test_a_loaded_model_can_be_saved_again(kit, nb_model, folder, tmp_path):
     query = kit.query(nb_model.adata)
     for at, adata in (("plain", None), ("attached", query)):
