@@ -25,6 +25,8 @@ class HeatMap:
     """A row for each latent: ``block``, ``kl``, ``informative`` and what else is stored."""
     tops: NDArray[np.bool_]
     """``(n_latent, n_genes)``: the genes that each informative latent was asked to show."""
+    share: Array
+    """``(n_latent, n_genes)``: what they were chosen by."""
     n_scored: int
     """Genes with a score; the others are never drawn."""
     n_genes: int
@@ -92,6 +94,7 @@ def heat_map(
         values=loadings.T.iloc[rows, columns],
         latents=latents.iloc[rows],
         tops=tops[:, columns],
+        share=own[:, columns],
         n_scored=int(scored.sum()),
         n_genes=len(loadings),
     )

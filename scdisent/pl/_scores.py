@@ -45,8 +45,10 @@ def fvh_lt(
     """Draw which latents move which genes (FVH-LT) as a heat map.
 
     Rows are latents, by block and then by information, which the bars show in nats. Columns are
-    the ``n_genes`` genes of largest share of each informative latent (dots), each gene once, under
-    the latent that moves it most; tables of at most 40 features are drawn whole. Colour is the
+    the top ``n_genes`` genes of each informative latent (dots), each gene once, under the latent
+    that moves it most; tables of at most 40 features are drawn whole. Top genes are those of
+    largest share of the variance that counts show: rare genes, whose variance is counting, are
+    not named for a large share of a small decoded change. Colour is the
     variance along the traversal over the variance of the gene, one scale for all rows, so that a
     weak latent looks weak (draw its block alone); from 1 on all is one colour. Latents without
     information are grey.
@@ -61,7 +63,8 @@ def fvh_lt(
         After ``tl.fvh_lt``. It is not changed.
     n_genes
         Genes of each informative latent. Shares are taken with the part that no latent explains
-        as nobody's, as in :func:`scdisent.metrics.lsdi`; this choice and the order are ours.
+        as nobody's, as in :func:`scdisent.metrics.lsdi`, times ``"signal"`` of ``tl.fvh_lt``; this
+        choice and the order are ours.
     block
         Block of latents to draw. Default: all.
     key
@@ -112,6 +115,9 @@ def fvh_lt_numbers(
     """Numbers of :func:`fvh_lt`: variance along the traversal over the variance of each gene."""
     loadings, latents = stored_loadings(adata, "fvh_lt", key=key, call="tl.fvh_lt(adata, model)")
     share = share_of_gene(loadings.to_numpy().T, latents["informative"].to_numpy(bool))
+    signal = adata.uns[key]["fvh_lt"].get("signal")
+    if signal is not None:  # files of older versions have none
+        share = share * signal["signal"].reindex(loadings.index, fill_value=0).to_numpy()
     return heat_map(loadings, latents, share=share, n_genes=n_genes, block=block)
 
 

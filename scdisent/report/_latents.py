@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from scdisent import pl
@@ -99,15 +100,15 @@ def _table(source: Source) -> str:
 
 
 def top_names(source: Source, name: str) -> dict[str, str]:
-    """Genes of each latent, those of largest value first; DBSR-LS with the sign of the effect."""
+    """Genes of each latent, those of largest share first; DBSR-LS with the sign of the effect."""
     try:
         numbers = NUMBERS[name](source.adata, n_genes=N_NAMED)
     except ScDisentError:  # nothing was moved or linked: the figure says so
         return {}
     named = {}
     for row, latent in enumerate(numbers.values.index):
-        own = numbers.values.iloc[row][numbers.tops[row]]
-        own = own[own != 0].sort_values(key=abs, ascending=False, kind="stable")
+        order = np.argsort(-numbers.share[row], kind="stable")
+        own = numbers.values.iloc[row, order[numbers.tops[row, order]]]
         signs = {True: "+", False: "−"} if name == "dbsr_ls" else {True: "", False: ""}
         named[str(latent)] = ", ".join(f"{gene}{signs[value > 0]}" for gene, value in own.items())
     return named

@@ -69,7 +69,8 @@ def fvh_lt(
     -------
     :class:`scdisent.metrics.FeatureVariance`, genes as the model orders them. Stored:
     ``varm["<key>_fvh_lt"]`` and ``varm["<key>_fvh_lt_signed"]``, a column a latent;
-    ``uns[<key>]["latents"]``, a row a latent; ``uns[<key>]["fvh_lt"]``, the settings.
+    ``uns[<key>]["latents"]``, a row a latent; ``uns[<key>]["fvh_lt"]``, the settings and
+    ``"signal"``, the share of each gene's variance that is not counting, by which plots choose.
     """
     if grid is not None:
         one_of(grid, GRIDS, "grid")
@@ -87,7 +88,8 @@ def fvh_lt(
         total_variance=None if space.is_counts else space.expression.var(axis=0),
         min_variance=MIN_VARIANCE[space.is_counts],
     )
-    values = np.where(rare_genes(space), np.nan, found.values)
+    mean = mean_counts(space)
+    values = np.where(mean < MIN_MEAN, np.nan, found.values)
     store_loadings(adata, f"{key_added}_fvh_lt", space, values)
     store_loadings(adata, f"{key_added}_fvh_lt_signed", space, found.signed)
     columns = {
@@ -102,6 +104,9 @@ def fvh_lt(
         "norm": found.norm,
         "scale": "centred log" if space.is_counts else "data",
         "kl_cut": kl_cut,
+        "signal": pd.DataFrame(
+            {"signal": signal_share(found.decoded_variance, mean)}, index=space.genes
+        ),
     }
     store_results(adata, key_added, fvh_lt=settings)
     return found
@@ -306,14 +311,34 @@ def store_latents(
     store_results(adata, key, latents=frame.assign(**columns))
 
 
-def rare_genes(space: LatentSpace) -> NDArray[np.bool_]:
-    """Genes with too few counts to be scored, ``(n_genes,)``."""
+def mean_counts(space: LatentSpace) -> NDArray[np.floating]:
+    """Counts of each gene in a cell, ``(n_genes,)``; infinite for values that are no counts."""
     if not space.is_counts:
-        return np.zeros(len(space.genes), dtype=bool)
+        return np.full(len(space.genes), np.inf)
     layer = space.model.registry_["setup_args"].get("layer")
     cells = space.cells[:, space.genes]
     x = cells.X if layer is None else cells.layers[layer]
-    return np.asarray(x.mean(axis=0)).ravel() < MIN_MEAN
+    return np.asarray(x.mean(axis=0), dtype=np.float64).ravel()
+
+
+def signal_share(decoded: NDArray[np.floating], mean: NDArray[np.floating]) -> NDArray[np.floating]:
+    r"""Share of a gene's variance on the log scale that is not counting.
+
+    .. math:: S_j = \operatorname{Var}_j / (\operatorname{Var}_j + 1 / \mu_j)
+
+    The log of a Poisson count of mean :math:`\mu` has a variance of about :math:`1 / \mu` (delta
+    method). A latent's share of the decoded variance times this is its share of what counts show:
+    of two genes that it moves alike, the one that a cell has more counts of says more.
+
+    Parameters
+    ----------
+    decoded
+        Variance of the decoded cells, ``(n_genes,)``.
+    mean
+        Counts of each gene in a cell; infinite for values without counting noise.
+    """
+    noise = np.divide(1, mean, out=np.full(len(mean), np.inf), where=mean > 0)
+    return np.divide(decoded, decoded + noise, out=np.zeros(len(mean)), where=decoded > 0)
 
 
 def _several(column: Any) -> Any:

@@ -9,7 +9,7 @@ from anndata import AnnData
 from scdisent._constants import UNS_KEY
 from scdisent._errors import OptionError
 from scdisent.tl._embed import store_results
-from scdisent.tl._latents import rare_genes, store_latents, store_loadings
+from scdisent.tl._latents import MIN_MEAN, mean_counts, store_latents, store_loadings
 from scdisent.tl._space import read_space
 
 TOUCHED = 0.1
@@ -64,7 +64,9 @@ def programmes(
         raise OptionError(msg)
     loadings = model.get_programmes(adata, max_cells=max_cells, seed=seed)
     space = read_space(adata, model, max_cells=max_cells, seed=seed)
-    values = np.where(rare_genes(space), np.nan, loadings.to_numpy().T)  # (n_latent, n_genes)
+    values = np.where(
+        mean_counts(space) < MIN_MEAN, np.nan, loadings.to_numpy().T
+    )  # (n_latent, n_genes)
     store_loadings(adata, f"{key_added}_programmes", space, values)
     store_latents(adata, key_added, space, kl_cut=kl_cut)
     known = np.nan_to_num(values)

@@ -236,6 +236,21 @@ def test_top_genes_are_those_of_largest_share(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_genes_whose_variance_is_counting_are_not_named_before_the_others(seed, rng):
+    adata = planted(seed)
+    owner = adata.var["owner"]
+    rare = owner[owner != ""].groupby(owner).sample(2, random_state=seed).index
+    adata.varm["scdisent_fvh_lt"].loc[rare] *= 1.3  # the largest shares, of nearly nothing
+    signal = pd.Series(rng.uniform(0.5, 1, adata.n_vars), adata.var_names)
+    signal[rare] = 1e-3
+    adata.uns["scdisent"]["fvh_lt"]["signal"] = signal.sample(frac=1).to_frame("signal")
+    numbers = fvh_lt_numbers(adata, n_genes=4)
+    assert not set(numbers.values.columns) & set(rare)
+    for name, tops in zip(numbers.values.index, numbers.tops, strict=True):
+        assert set(owner[numbers.values.columns[tops]]) <= {name}
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_order_of_the_input_does_not_matter(seed, rng):
     adata = planted(seed)
     genes = rng.permutation(adata.n_vars)

@@ -18,6 +18,7 @@ from scdisent import pl, tl
 from scdisent._errors import InputDataError, OptionError, ScDisentWarning, SetupError
 from scdisent.datasets import simulate_conditions, simulate_factors
 from scdisent.tl._foreign import readable
+from scdisent.tl._latents import signal_share
 from scdisent.tl._space import LatentSpace, spread_cells
 
 NO_KEYS = dict.fromkeys(
@@ -175,6 +176,36 @@ def test_rare_and_constant_genes_do_not_count():
     assert thin.varm["scdisent_dbsr_ls_coef"].iloc[-1].isna().all()
     scored_genes = [frame["explained"].min() for frame in (expected, found)]
     np.testing.assert_allclose(scored_genes, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [100, 1000])
+@pytest.mark.parametrize("spread", [0.1, 0.4])
+def test_signal_is_the_share_of_the_variance_of_logged_counts_that_is_not_counting(
+    rng, mean, spread
+):
+    change = spread * rng.standard_normal(200_000)
+    counts = rng.poisson(mean * np.exp(change - spread**2 / 2))
+    expected = change.var() / np.log(counts[counts > 0]).var()
+    found = signal_share(np.array([change.var()]), np.array([counts.mean()]))
+    assert found[0] == pytest.approx(expected, rel=0.05)
+
+
+def test_signal_is_none_without_counts_and_all_without_counting_noise():
+    decoded, mean = np.array([1.0, 0.0, 1.0, 0.5]), np.array([0.0, 3.0, np.inf, 2.0])
+    np.testing.assert_allclose(signal_share(decoded, mean), [0, 0, 1, 0.5])
+
+
+def test_signal_of_each_gene_is_stored_and_values_that_are_no_counts_are_all_signal(rng):
+    adata, model = counts_world()
+    found = tl.fvh_lt(adata, model)
+    mean = np.asarray(adata.X.mean(axis=0)).ravel()
+    stored = adata.uns["scdisent"]["fvh_lt"]["signal"]["signal"]
+    assert list(stored.index) == list(adata.var_names)
+    shown = found.decoded_variance * mean
+    np.testing.assert_allclose(stored, shown / (1 + shown), rtol=1e-6)
+    real, model = world(rng.normal(size=(200, 2)), rng.normal(size=(2, 5)))
+    tl.fvh_lt(real, model)
+    assert (real.uns["scdisent"]["fvh_lt"]["signal"]["signal"] == 1).all()
 
 
 def test_unknown_grid_is_named_before_anything_is_stored():
