@@ -351,12 +351,15 @@ def _check_conditions(cells: _Cells) -> None:
     if len(counts) < 2:
         msg = f"condition has one level only, {cells.condition_names}: nothing can be told apart."
         raise InputDataError(msg)
-    rare = {n: int(c) for n, c in zip(cells.condition_names, counts, strict=True)
-            if c < MIN_CONDITION_CELLS}  # fmt: skip
+    rare = [
+        f"{count} of {name}"
+        for name, count in zip(cells.condition_names, counts, strict=True)
+        if count < MIN_CONDITION_CELLS
+    ]
     if rare:
         msg = (
-            f"Each condition needs at least {MIN_CONDITION_CELLS} cells, but there are {rare}. "
-            "Leave these conditions out."
+            f"{MIN_CONDITION_CELLS} cells of each condition are needed, but there are "
+            f"{', '.join(rare)}. Leave these conditions out."
         )
         raise InputDataError(msg)
 

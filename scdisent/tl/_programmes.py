@@ -64,9 +64,8 @@ def programmes(
         raise OptionError(msg)
     loadings = model.get_programmes(adata, max_cells=max_cells, seed=seed)
     space = read_space(adata, model, max_cells=max_cells, seed=seed)
-    values = np.where(
-        mean_counts(space) < MIN_MEAN, np.nan, loadings.to_numpy().T
-    )  # (n_latent, n_genes)
+    rare = mean_counts(space) < MIN_MEAN
+    values = np.where(rare, np.nan, loadings.to_numpy().T)  # (n_latent, n_genes)
     store_loadings(adata, f"{key_added}_programmes", space, values)
     store_latents(adata, key_added, space, kl_cut=kl_cut)
     known = np.nan_to_num(values)

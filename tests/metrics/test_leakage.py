@@ -339,7 +339,11 @@ def test_a_level_with_too_few_donors_is_skipped_and_the_others_are_audited(rng):
         ({"condition": np.zeros(40)}, InputDataError, "one level only"),
         ({"condition": np.arange(39) % 2}, InputDataError, "each of the 40 cells"),
         ({"condition": ["a", None] * 20}, InputDataError, "missing for 20 cells"),
-        ({"condition": [0] * 38 + [1] * 2}, InputDataError, "at least 10 cells"),
+        (
+            {"condition": [0] * 38 + [1] * 2},
+            InputDataError,
+            "10 cells of each condition are needed, but there are 2 of 1",
+        ),
         ({"groups": np.zeros(40)}, InputDataError, "at least two groups"),
         ({"groups": np.arange(40) % 2}, InputDataError, "occur in one"),
         ({"groups": np.arange(40) // 10, "n_folds": 5}, OptionError, "Use fewer"),
