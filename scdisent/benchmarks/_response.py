@@ -17,7 +17,7 @@ from scdisent import metrics as sm
 from scdisent import tl
 from scdisent._errors import OptionError
 from scdisent.benchmarks._grid import Row, Task, run_grid
-from scdisent.benchmarks._peers import PEERS, SLOW
+from scdisent.benchmarks._peers import NEEDS, PEERS
 from scdisent.benchmarks._report import environment
 from scdisent.benchmarks._response_page import COVERAGE, RANK, write_page
 from scdisent.benchmarks._unseen import WORLDS, World
@@ -243,8 +243,8 @@ def _ranks(means: dict[str, list[NDArray[np.floating]]], like: Row) -> list[Row]
 
 
 def methods_of(world: World) -> list[str]:
-    """Closed forms and the networks of a world, but slow peers that are not installed."""
-    return [SHIFT, *(n for n in world.networks if n not in SLOW or find_spec(SLOW[n]))]
+    """Closed forms and the networks of a world, but peers that are not installed."""
+    return [SHIFT, *(n for n in world.networks if n not in NEEDS or find_spec(NEEDS[n]))]
 
 
 def tasks(worlds: Sequence[str] = tuple(WORLDS), seeds: Sequence[int] = SEEDS) -> list[Task]:

@@ -246,6 +246,11 @@ ABOUT_PEERS = {
         "scVI: the condition as its batch, counts drawn under another; 3,000 steps of training, a "
         "sixth of its default."
     ),
+    "LEMUR": (
+        "LEMUR: pylemur 0.3.1, donors and conditions in the design, aligned by Harmony (harmonypy "
+        "0.0.10; with 2.1 its alignment stops at `Harmony.__init__() takes 2 positional "
+        "arguments`); log-normalised cells plus the change that it predicts for each."
+    ),
     "biolord": (
         "biolord 0.0.3: condition and cell type as known attributes, means of log-normalised "
         "values, which have no noise; 40 of its 400 epochs (half an hour a fit on one core), "
