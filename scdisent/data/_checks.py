@@ -278,7 +278,7 @@ def warn_if_confounded(obs: pd.DataFrame, *, condition_key: str, others: Sequenc
 
 
 def warn_if_named_twice(
-    conditions: "pd.Series[Any]", *, control: str | None, separator: str = "+"
+    conditions: "pd.Series[Any]", *, control: str | None, separator: str
 ) -> None:
     """Warn of combinations that differ in nothing but the order of their parts."""
     sets: dict[tuple[str, ...], list[str]] = {}

@@ -32,6 +32,7 @@ def check_setup(
     categorical_covariate_keys: Sequence[str] | None,
     continuous_covariate_keys: Sequence[str] | None,
     dose_key: str | None = None,
+    separator: str,
     source_registry: Mapping[str, Any] | None = None,
     new_levels: bool = False,
 ) -> None:
@@ -73,11 +74,10 @@ def check_setup(
             msg = f"control={control!r} is a level of condition_key, which is None. Name both."
             raise SetupError(msg)
         return
-    names = condition_names(
-        adata.obs, condition_key=condition_key, dose_key=dose_key, control=control
-    )
+    named: dict[str, Any] = {"control": control, "separator": separator}
+    names = condition_names(adata.obs, condition_key=condition_key, dose_key=dose_key, **named)
     check_condition(names, control=control)
-    warn_if_named_twice(names, control=control)
+    warn_if_named_twice(names, **named)
     nuisance = [single_columns["batch_key"], single_columns["sample_key"]]
     others = [key for key in [*nuisance, *(categorical_covariate_keys or [])] if key]
     warn_if_confounded(adata.obs, condition_key=condition_key, others=others)

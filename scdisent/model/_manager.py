@@ -62,6 +62,7 @@ def _registered(
         single_columns={key: arguments[key] for key in single},
         **{key: arguments[key] for key in covariates},
         dose_key=dose_key,
+        separator="+" if table is None else table.separator,
         source_registry=source_registry,
         new_levels=new_levels,
     )

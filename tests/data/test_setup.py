@@ -17,6 +17,7 @@ from scipy import sparse
 
 import scdisent
 from scdisent._errors import InputDataError, OptionError, ScDisentError, ScDisentWarning, SetupError
+from scdisent.conditions import ConditionTable
 from scdisent.model._setup import MODELS
 
 SMALL = {"n_latent": 2, "n_hidden": 8}
@@ -248,6 +249,13 @@ def test_one_combination_under_two_names_is_a_warning_that_says_how_to_rename(ce
     with warnings.catch_warnings():
         warnings.simplefilter("error", ScDisentWarning)
         setup(cells, control="control")
+
+
+def test_two_names_of_one_combination_are_found_by_the_separator_of_the_table(cells):
+    cells.obs["condition"] = np.resize(["control", "a", "b", "a_b", "b_a"], len(cells))
+    table = pd.DataFrame({"drug": ["a", "b"]}, index=["a", "b"])
+    with pytest.warns(ScDisentWarning, match=r"\['a_b', 'b_a'\] are the same parts"):
+        setup(cells, control="control", condition_table=ConditionTable(table, separator="_"))
 
 
 def test_a_batch_with_both_conditions_in_one_level_is_no_warning(cells):
