@@ -39,7 +39,7 @@ def write_page(table: pd.DataFrame, where: str) -> str:
     # Empty ones are read as NaN, and names of donors as numbers.
     table = table.assign(**{name: table[name].fillna("").astype(str) for name in QUESTION})
     peers = [text for name, text in ABOUT_PEERS.items() if name in set(table["method"])]
-    about = fill(" ".join(["", *peers]).strip(), 100)
+    about = fill(" ".join(["", *peers]).strip(), 100, break_on_hyphens=False)
     parts = [HEAD.format(environment=where, peers=f"{about}\n"), targets(table)]
     for name, world in WORLDS.items():
         own = table[table["world"] == name]
@@ -247,9 +247,9 @@ ABOUT_PEERS = {
         "sixth of its default."
     ),
     "LEMUR": (
-        "LEMUR: pylemur 0.3.1, donors and conditions in the design, aligned by Harmony (harmonypy "
-        "0.0.10; with 2.1 its alignment stops at `Harmony.__init__() takes 2 positional "
-        "arguments`); log-normalised cells plus the change that it predicts for each."
+        "LEMUR: pylemur 0.3.1, donors and conditions in the design (no cell types), "
+        "aligned by Harmony (harmonypy 0.0.10; with 2.1 that stops at `Harmony.__init__() takes 2 "
+        "positional arguments`); log-normalised cells plus the change that it predicts for each."
     ),
     "biolord": (
         "biolord 0.0.3: condition and cell type as known attributes, means of log-normalised "
