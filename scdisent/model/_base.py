@@ -134,13 +134,7 @@ class DisentModel(BaseModelClass):
         given = setup_method_args["setup_args"]
         setup_method_args["setup_args"] = {name: plain(value) for name, value in given.items()}
         manager = build_manager(adata, setup_method_args, source_registry=source_registry)
-        cls.register_manager(manager)
-
-    @classmethod
-    def register_manager(cls, adata_manager: AnnDataManager) -> None:
-        """Serve all models of the package: they read the same fields."""
-        for model in heirs(DisentModel):
-            super(DisentModel, model).register_manager(adata_manager)
+        register(manager)
 
     @classmethod
     def _get_most_recent_anndata_manager(
@@ -444,3 +438,9 @@ class DisentModel(BaseModelClass):
 
     def _set_extra_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Counterpart of :meth:`_extra_tensors`."""
+
+
+def register(manager: AnnDataManager) -> None:
+    """Serve every class of models, users' own too: all read the same fields."""
+    for model in heirs(DisentModel):
+        model.register_manager(manager)

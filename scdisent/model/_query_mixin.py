@@ -10,6 +10,7 @@ from scdisent.data import _registry as reg
 from scdisent.data import with_genes_of
 from scdisent.effects import EffectTable
 from scdisent.model._adapt import adopt, joined_anchors, joined_effects
+from scdisent.model._base import register
 from scdisent.model._expression_mixin import ExpressionMixin
 from scdisent.model._manager import as_it_was_on_failure, build_manager
 from scdisent.model._transfer import Anchors
@@ -71,7 +72,7 @@ class QueryMixin(ExpressionMixin):
         arguments = cls._get_setup_method_args(cls=cls, adata=adata)
         arguments["setup_args"] = dict(registry["setup_args"])
         manager = build_manager(adata, arguments, source_registry=registry, new_levels=True)
-        cls.register_manager(manager)
+        register(manager)
         options = reference_model._arguments()
         weights = {**reference_model.weights, **dict.fromkeys(PENALTIES, 0.0)}
         options["weights"] = {k: v for k, v in weights.items() if k in reference_model.weights}

@@ -221,6 +221,11 @@ def test_cells_with_nothing_new_are_refused(reference):
     assert not [name for name in [*known.obs, *known.uns] if name.startswith("_scvi")]
 
 
+def test_cells_of_an_adapted_model_serve_every_other_class(adapted):
+    shift = scdisent.ShiftModel(adapted.adata)
+    assert shift.conditions == adapted.conditions
+
+
 def test_a_saved_adapted_model_is_not_trained_on(adapted, few, tmp_path):
     adapted.save(tmp_path / "model")
     loaded = scdisent.DISCoVeR.load(tmp_path / "model", few.copy())

@@ -14,7 +14,7 @@ from scdisent import splits
 from scdisent.benchmarks import _peers, _response_page, _response_targets
 from scdisent.benchmarks import _response as response
 from scdisent.benchmarks._grid import run_grid
-from scdisent.benchmarks._peers import PEERS, SLOW
+from scdisent.benchmarks._peers import NEEDS, PEERS
 from scdisent.benchmarks._separation import agreement_with_reference
 from scdisent.benchmarks._unseen import WORLDS, World
 from scdisent.datasets import simulate_conditions
@@ -185,7 +185,7 @@ def test_questions_are_cut_by_what_arithmetic_and_noise_leave_open():
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_say_what_the_condition_changed(name, monkeypatch):
     monkeypatch.setattr(_peers, "N_EPOCHS", 400)
-    pytest.importorskip(SLOW.get(name, "scvi"))
+    pytest.importorskip(NEEDS.get(name, "scvi"))
     adata = simulate_conditions(n_cells=400, n_genes=60, seed=0)
     keys = {"condition_key": "condition", "control": "control", "labels_key": "cell_type"}
     scdisent.setup_anndata(adata, **keys)
