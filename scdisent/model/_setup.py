@@ -74,8 +74,7 @@ def setup_anndata(
     SetupError, InputDataError
         With what was expected, what was found and what to do; nothing is written then.
     """
-    arguments = locals()
-    MODELS[0].setup_anndata(**arguments)
+    MODELS[0].setup_anndata(**locals())
 
 
 def load(dir_path: str | Path, adata: AnnData | None = None, *, device: str = "cpu") -> DisentModel:
